@@ -1,0 +1,309 @@
+//! The disk tier: one sparse file per object version, and a catalogue of what is in them.
+//!
+//! Under the cache directory: `lock` (held while a daemon uses it), `version`, `catalogue.redb`,
+//! and `objects/xx/<id>.data` with each block at its own offset.
+//!
+//! Invariant: data, then fdatasync, then catalogue. After any crash, what the catalogue names is
+//! on disk; a file or a block that it does not name is as good as absent. Removing goes the other
+//! way round: catalogue, then file.
+
+pub(crate) mod bitmap;
+pub(crate) mod catalogue;
+pub(crate) mod committer;
+pub(crate) mod dir;
+pub(crate) mod health;
+pub(crate) mod index;
+pub(crate) mod object;
+pub(crate) mod orphans;
+pub(crate) mod record;
+pub(crate) mod space;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::futures::Notified;
+use tokio::sync::{Semaphore, watch};
+
+use crate::counters::{Counters, Usage};
+use crate::disk::catalogue::Catalogue;
+use crate::disk::committer::{Committer, Order};
+use crate::disk::dir::CacheDir;
+use crate::disk::health::Health;
+use crate::disk::index::Index;
+use crate::disk::object::DiskObject;
+use crate::disk::space::{Ledger, Verdict};
+use crate::error::CacheError;
+use crate::object::{Object, Objects};
+use crate::settings::CacheSettings;
+use crate::version::{ObjectId, ObjectVersion};
+
+/// Blocks that may wait for a commit; each is a few hundred bytes.
+const COMMIT_BACKLOG: usize = 4096;
+
+/// The disk tier.
+pub(crate) struct Disk {
+    inner: Arc<Inner>,
+    committer: Committer,
+    commit_backlog: Arc<Semaphore>,
+}
+
+/// What the disk tier's threads share with the cores.
+pub(crate) struct Inner {
+    pub(crate) dir: CacheDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) index: Index,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) counters: Arc<Counters>,
+    /// Grows with each eviction: cores then close evicted files.
+    pub(crate) evictions: watch::Sender<u64>,
+    /// Milliseconds since 1970, moved on a few times a second.
+    pub(crate) now_ms: AtomicU64,
+    reads: Mutex<Health>,
+    writes: Mutex<Health>,
+    direct: AtomicBool,
+}
+
+impl Disk {
+    /// Takes the directory, reads its catalogue and starts the committer.
+    pub(crate) fn open(
+        path: &Path,
+        settings: &CacheSettings,
+        counters: Arc<Counters>,
+        objects: Arc<Objects>,
+    ) -> Result<Self, CacheError> {
+        let (dir, found) = CacheDir::open(path)?;
+        let (catalogue, loaded) = Catalogue::open(&dir, found, settings.catalogue_cache_bytes)?;
+        let ledger =
+            Ledger::new(settings.disk_size_bytes, dir.path().to_owned(), settings.free_space_ratio);
+        let index = Index::new();
+        index.load(loaded.into_iter().map(|(id, record)| {
+            let space = ledger.file(object::stored_bytes(record.size_bytes, &record.blocks));
+            let named = (id, record.size_bytes);
+            DiskObject::catalogued(named, record.last_use_ms, record.blocks, space)
+        }));
+        let inner = Arc::new(Inner {
+            direct: AtomicBool::new(true),
+            dir,
+            catalogue,
+            index,
+            ledger,
+            objects,
+            counters,
+            evictions: watch::Sender::new(0),
+            now_ms: AtomicU64::new(committer::unix_ms()),
+            reads: Mutex::default(),
+            writes: Mutex::default(),
+        });
+        inner.measure_overhead();
+        let committer = Committer::start(&inner)?;
+        Ok(Self { inner, committer, commit_backlog: Arc::new(Semaphore::new(COMMIT_BACKLOG)) })
+    }
+
+    /// Milliseconds since 1970, a quarter of a second late at most.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// The object `id` as it is on disk.
+    pub(crate) fn find(&self, id: ObjectId) -> Option<Arc<DiskObject>> {
+        self.inner.index.find(id)
+    }
+
+    /// The object on disk, begun if it is not there; `None` while it is being evicted.
+    pub(crate) fn object(&self, object: &Object) -> Option<Arc<DiskObject>> {
+        self.inner.index.find_or_insert(object.id(), || {
+            let space = self.inner.ledger.file(0);
+            DiskObject::new(object.id(), object.size_bytes(), self.now_ms(), space)
+        })
+    }
+
+    pub(crate) fn has_block(&self, id: ObjectId, index: u32) -> bool {
+        self.find(id).is_some_and(|object| object.is_present(index))
+    }
+
+    pub(crate) fn present_bytes(&self, id: ObjectId) -> u64 {
+        self.find(id).map_or(0, |object| object.present_bytes())
+    }
+
+    pub(crate) fn is_complete(&self, id: ObjectId) -> bool {
+        self.find(id).is_some_and(|object| object.is_complete())
+    }
+
+    /// Object `id` was used then, as its handle saw it.
+    pub(crate) fn used(&self, id: ObjectId, used_ms: u64) {
+        if let Some(object) = self.find(id)
+            && used_ms > object.last_use_ms()
+        {
+            self.note_use(&object, used_ms);
+        }
+    }
+
+    fn note_use(&self, object: &Arc<DiskObject>, used_ms: u64) {
+        object.touch(used_ms);
+        if !object.use_noted.swap(true, Ordering::Relaxed) {
+            self.committer.send(Order::Used { object: Arc::clone(object) });
+        }
+    }
+
+    pub(crate) fn object_path(&self, id: ObjectId) -> PathBuf {
+        self.inner.dir.object_path(id)
+    }
+
+    pub(crate) fn create_folders(&self, id: ObjectId) -> io::Result<()> {
+        self.inner.dir.create_folders(id)
+    }
+
+    /// Whether files are opened for direct I/O.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.inner.direct.load(Ordering::Relaxed)
+    }
+
+    /// The file system refuses direct I/O: the page cache serves instead.
+    pub(crate) fn give_up_direct(&self) {
+        if self.inner.direct.swap(false, Ordering::Relaxed) {
+            let path = self.inner.dir.path().display();
+            tracing::info!(%path, "file system refuses direct I/O: going through the page cache");
+        }
+    }
+
+    pub(crate) fn may_read(&self) -> bool {
+        lock(&self.inner.reads).is_on(Instant::now())
+    }
+
+    pub(crate) fn may_write(&self) -> bool {
+        self.committer.is_running() && lock(&self.inner.writes).is_on(Instant::now())
+    }
+
+    /// Checksums of block `index`.
+    pub(crate) fn sums(&self, object: &DiskObject, index: u32) -> Option<Arc<[u32]>> {
+        object.fresh_sums(index).or_else(|| self.inner.catalogue.sums(object.id(), index))
+    }
+
+    /// A block was read and is right.
+    pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>) {
+        self.note_use(object, self.now_ms());
+        succeeded(&self.inner.reads, "reading");
+    }
+
+    /// The disk has failed to read a block: it is dropped.
+    pub(crate) fn read_failed(&self, object: &Arc<DiskObject>, index: u32, error: &io::Error) {
+        self.drop_block(object, index);
+        self.inner.failed(&self.inner.reads, "reading", error);
+    }
+
+    pub(crate) fn write_succeeded(&self) {
+        succeeded(&self.inner.writes, "writing");
+    }
+
+    pub(crate) fn write_failed(&self, error: &io::Error) {
+        self.inner.write_failed(error);
+    }
+
+    /// Block `index` is of no use: it is fetched and written anew.
+    pub(crate) fn drop_block(&self, object: &Arc<DiskObject>, index: u32) {
+        if object.drop_block(index) {
+            self.committer.send(Order::DropBlock { object: Arc::clone(object), index });
+        }
+    }
+
+    /// The file of `object` is not what the catalogue says: the object is forgotten.
+    pub(crate) fn drop_object(&self, object: &Arc<DiskObject>) {
+        self.committer.send(Order::DropObject { object: Arc::clone(object) });
+    }
+
+    /// Has a written block made durable and catalogued. Waits while too many are ahead of it.
+    pub(crate) async fn catalogue(
+        &self,
+        object: &Arc<DiskObject>,
+        version: &ObjectVersion,
+        index: u32,
+        sums: &Arc<[u32]>,
+    ) {
+        let Ok(permit) = Arc::clone(&self.commit_backlog).acquire_owned().await else { return };
+        self.committer.send(Order::Block(committer::Written {
+            object: Arc::clone(object),
+            version: version.clone(),
+            index,
+            sums: Arc::clone(sums),
+            _permit: permit,
+        }));
+    }
+
+    pub(crate) fn reserve(&self, bytes: u64) -> Verdict {
+        self.inner.ledger.reserve(bytes)
+    }
+
+    /// Evicts objects that take `bytes`, sparing `spared`; returns when they are unlinked.
+    pub(crate) async fn evict(&self, bytes: u64, spared: ObjectId) {
+        let (done, end) = tokio::sync::oneshot::channel();
+        self.committer.send(Order::Evict { bytes, spared, done });
+        // An error means that the committer has stopped: then nothing was evicted.
+        drop(end.await);
+    }
+
+    /// Ends when bytes come back; to be made before asking for them.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.inner.ledger.freed.notified()
+    }
+
+    /// News of evictions, for closing files.
+    pub(crate) fn evictions(&self) -> watch::Receiver<u64> {
+        self.inner.evictions.subscribe()
+    }
+
+    /// Commits what was written so far.
+    pub(crate) fn commit(&self) {
+        self.committer.commit();
+    }
+
+    /// Commits what was written and stops.
+    pub(crate) fn shutdown(&self) {
+        self.committer.stop();
+    }
+
+    /// Fills in what the disk tier holds.
+    pub(crate) fn usage(&self, usage: &mut Usage) {
+        usage.disk_limit_bytes = self.inner.ledger.limit_bytes();
+        usage.disk_bytes = self.inner.ledger.total_bytes();
+        usage.disk_objects = self.inner.index.len_objects();
+        usage.disk_writable = self.may_write();
+    }
+}
+
+impl Inner {
+    pub(crate) fn write_failed(&self, error: &io::Error) {
+        self.failed(&self.writes, "writing", error);
+    }
+
+    fn failed(&self, health: &Mutex<Health>, doing: &str, error: &io::Error) {
+        tracing::debug!(%error, doing, "disk tier error");
+        if lock(health).failed(Instant::now()) == health::Turned::Off {
+            self.counters.disk_turned_off.inc();
+            let path = self.dir.path().display();
+            tracing::warn!(%error, doing, %path, "disk tier turned off after repeated errors, tried again later");
+        }
+    }
+
+    /// Counts what the catalogue itself takes on disk.
+    pub(crate) fn measure_overhead(&self) {
+        use std::os::unix::fs::MetadataExt;
+        let paths = [self.dir.catalogue_path(), self.dir.aside_path()];
+        let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.blocks() * 512);
+        self.ledger.set_overhead(paths.iter().map(bytes).sum());
+    }
+}
+
+fn succeeded(health: &Mutex<Health>, doing: &str) {
+    let mut health = lock(health);
+    if health.is_on_trial() && health.succeeded(Instant::now()) {
+        tracing::info!(doing, "disk tier is back");
+    }
+}
+
+fn lock(health: &Mutex<Health>) -> std::sync::MutexGuard<'_, Health> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
+}

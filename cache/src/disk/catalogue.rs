@@ -1,0 +1,249 @@
+//! The catalogue: what is on disk, in a crash-safe B-tree file.
+//!
+//! Three tables: `objects` (id to state, small, so that a start reads little), `names` (id to
+//! store, key and ETag) and `sums` (id and block to checksums, written once per block).
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::disk::bitmap::Bitmap;
+use crate::disk::dir::{CacheDir, Found};
+use crate::disk::record::{ObjectRecord, decode_sums, encode_name, encode_sums};
+use crate::error::CacheError;
+use crate::version::{ObjectId, ObjectVersion};
+
+type Id = [u8; 16];
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const OBJECTS: TableDefinition<Id, &[u8]> = TableDefinition::new("objects");
+const NAMES: TableDefinition<Id, &[u8]> = TableDefinition::new("names");
+const SUMS: TableDefinition<(Id, u32), &[u8]> = TableDefinition::new("sums");
+
+/// Format of the catalogue, under `format` in the table `meta`.
+const FORMAT: u64 = 1;
+
+/// The open catalogue.
+pub(crate) struct Catalogue {
+    database: Database,
+}
+
+/// One change; a batch of them is applied in order, all or none.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Block `index` is durable.
+    Block { id: ObjectId, version: ObjectVersion, last_use_ms: u64, index: u32, sums: Arc<[u32]> },
+    /// Block `index` is of no use.
+    NoBlock { id: ObjectId, index: u32 },
+    /// The object is gone.
+    NoObject { id: ObjectId },
+    /// The object was used.
+    Used { id: ObjectId, last_use_ms: u64 },
+}
+
+/// An object that the catalogue names.
+pub(crate) type Loaded = (ObjectId, ObjectRecord);
+
+impl Catalogue {
+    /// Opens the catalogue of `dir` and reads what it names. One that is damaged, or of another
+    /// format, is moved aside and begun anew: the files it named are then orphans.
+    pub(crate) fn open(
+        dir: &CacheDir,
+        found: Found,
+        cache_bytes: usize,
+    ) -> Result<(Self, Vec<Loaded>), CacheError> {
+        let path = dir.catalogue_path();
+        if found == Found::Ours {
+            match open_and_load(&path, cache_bytes) {
+                Ok(opened) => return Ok(opened),
+                // Not the catalogue's fault: moving it aside would lose the cache for nothing.
+                Err(Unreadable::System(source)) => {
+                    return Err(CacheError::Catalogue { path, source });
+                }
+                Err(Unreadable::Damaged(why)) => {
+                    tracing::warn!(path = %path.display(), why, "catalogue moved aside and begun anew");
+                }
+            }
+        } else {
+            tracing::warn!(path = %path.display(), "cache of another format: begun anew");
+        }
+        let moved = fs::rename(&path, dir.aside_path());
+        if let Err(source) = moved
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(CacheError::Io { doing: "move aside", path, source });
+        }
+        open_and_load(&path, cache_bytes).map_err(|unreadable| CacheError::Catalogue {
+            path,
+            source: match unreadable {
+                Unreadable::System(source) => source,
+                Unreadable::Damaged(why) => {
+                    Box::new(redb::Error::Corrupted(format!("a new catalogue is damaged: {why}")))
+                }
+            },
+        })
+    }
+
+    /// Applies `changes` and makes them durable.
+    pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), Box<redb::Error>> {
+        self.try_commit(changes).map_err(Box::new)
+    }
+
+    fn try_commit(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        // Recovery after a crash then takes as long for a large cache as for a small one.
+        transaction.set_quick_repair(true);
+        apply(&transaction, changes)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Checksums of block `index` of object `id`; `None` if there are none or they cannot be read.
+    pub(crate) fn sums(&self, id: ObjectId, index: u32) -> Option<Arc<[u32]>> {
+        let read = || -> Result<Option<Arc<[u32]>>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(SUMS)?;
+            Ok(table.get((id.0, index))?.and_then(|sums| decode_sums(sums.value())))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::debug!(%error, "checksums cannot be read from the catalogue");
+            None
+        })
+    }
+}
+
+fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb::Error> {
+    let mut objects = transaction.open_table(OBJECTS)?;
+    let mut names = transaction.open_table(NAMES)?;
+    let mut sums_table = transaction.open_table(SUMS)?;
+    let record_of = |objects: &redb::Table<'_, Id, &[u8]>, id: &ObjectId| {
+        let found = objects.get(id.0)?;
+        Ok::<_, redb::Error>(found.and_then(|found| ObjectRecord::decode(found.value())))
+    };
+    for change in changes {
+        match change {
+            Change::Block { id, version, last_use_ms, index, sums } => {
+                let mut record = if let Some(record) = record_of(&objects, id)? {
+                    record
+                } else {
+                    names.insert(id.0, encode_name(version).as_slice())?;
+                    let size_bytes = version.size_bytes;
+                    ObjectRecord { size_bytes, last_use_ms: 0, blocks: Bitmap::default() }
+                };
+                record.last_use_ms = record.last_use_ms.max(*last_use_ms);
+                record.blocks.insert(*index);
+                objects.insert(id.0, record.encode().as_slice())?;
+                sums_table.insert((id.0, *index), encode_sums(sums).as_slice())?;
+            }
+            Change::NoBlock { id, index } => {
+                if let Some(mut record) = record_of(&objects, id)? {
+                    record.blocks.remove(*index);
+                    objects.insert(id.0, record.encode().as_slice())?;
+                }
+                sums_table.remove((id.0, *index))?;
+            }
+            Change::NoObject { id } => {
+                objects.remove(id.0)?;
+                names.remove(id.0)?;
+                sums_table.retain_in((id.0, 0)..=(id.0, u32::MAX), |_, _| false)?;
+            }
+            Change::Used { id, last_use_ms } => {
+                if let Some(mut record) = record_of(&objects, id)? {
+                    record.last_use_ms = record.last_use_ms.max(*last_use_ms);
+                    objects.insert(id.0, record.encode().as_slice())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a catalogue could not be opened.
+enum Unreadable {
+    /// Its content is not what was written.
+    Damaged(String),
+    /// The system refused: no space, no permission, a failing disk.
+    System(Box<redb::Error>),
+}
+
+impl From<redb::Error> for Unreadable {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(ref io) if io.raw_os_error().is_some() => Self::System(Box::new(error)),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+fn open_and_load(path: &Path, cache_bytes: usize) -> Result<(Catalogue, Vec<Loaded>), Unreadable> {
+    // A damaged file must not take the daemon down with it, wherever the library notices it.
+    let attempt = AssertUnwindSafe(|| try_open_and_load(path, cache_bytes));
+    match catch_unwind(attempt) {
+        Ok(result) => result,
+        Err(_) => Err(Unreadable::Damaged("reading it panicked".to_owned())),
+    }
+}
+
+fn try_open_and_load(
+    path: &Path,
+    cache_bytes: usize,
+) -> Result<(Catalogue, Vec<Loaded>), Unreadable> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = crate::disk::dir::open_own(path, &mut options).map_err(redb::Error::Io)?;
+    let database = redb::Builder::new()
+        .set_cache_size(cache_bytes)
+        .create_file(file)
+        .map_err(redb::Error::from)?;
+    prepare(&database)?;
+    let objects = load(&database)?;
+    Ok((Catalogue { database }, objects))
+}
+
+/// Makes the tables of a new catalogue; refuses one of another format.
+fn prepare(database: &Database) -> Result<(), Unreadable> {
+    let format = || -> Result<Option<u64>, redb::Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let is_new = transaction.list_tables()?.next().is_none();
+        let mut meta = transaction.open_table(META)?;
+        if is_new {
+            meta.insert("format", FORMAT)?;
+            transaction.open_table(OBJECTS)?;
+            transaction.open_table(NAMES)?;
+            transaction.open_table(SUMS)?;
+        }
+        let format = meta.get("format")?.map(|format| format.value());
+        drop(meta);
+        if is_new {
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        Ok(format)
+    };
+    match format()? {
+        Some(FORMAT) => Ok(()),
+        Some(other) => Err(Unreadable::Damaged(format!("its format is {other}, not {FORMAT}"))),
+        None => Err(Unreadable::Damaged("it is not a catalogue of TenderFS".to_owned())),
+    }
+}
+
+fn load(database: &Database) -> Result<Vec<Loaded>, redb::Error> {
+    let table = database.begin_read()?.open_table(OBJECTS)?;
+    let mut objects = Vec::new();
+    let mut refused: u64 = 0;
+    for entry in table.iter()? {
+        let (id, value) = entry?;
+        match ObjectRecord::decode(value.value()) {
+            Some(record) => objects.push((ObjectId(id.value()), record)),
+            None => refused += 1,
+        }
+    }
+    if refused > 0 {
+        tracing::warn!(refused, "catalogue records that make no sense were left out");
+    }
+    Ok(objects)
+}

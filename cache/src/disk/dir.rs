@@ -1,0 +1,233 @@
+//! The cache directory: whose it is, who uses it, and where things are in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::CacheError;
+use crate::version::ObjectId;
+
+/// Content of the file `version`: another one is another program's or another format's directory.
+const VERSION: &str = "tenderfs cache 1\n";
+
+/// Bytes read of a file that should be tiny.
+const TINY_BYTES: u64 = 256;
+
+/// Permission bits of group and others.
+const OTHERS: u32 = 0o077;
+
+/// The cache directory, locked while this lives.
+#[derive(Debug)]
+pub(crate) struct CacheDir {
+    path: PathBuf,
+    /// Held for its lock.
+    _lock: File,
+}
+
+/// What was found in the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A cache of this format, or nothing.
+    Ours,
+    /// Something that may look like ours, of another format: its catalogue is not to be parsed.
+    OtherFormat,
+}
+
+impl CacheDir {
+    /// Makes, checks and locks the directory.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Found), CacheError> {
+        let path = std::path::absolute(path).map_err(failed("resolve", path))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&path).map_err(|source| {
+            if path.exists() && !path.is_dir() {
+                return CacheError::NotADirectory { dir: path.clone() };
+            }
+            failed("create the cache directory", &path)(source)
+        })?;
+        check_owner(&path)?;
+        let lock = lock(&path)?;
+        let dir = Self { path, _lock: lock };
+        let found = dir.check_version()?;
+        let objects = dir.objects_path();
+        builder.create(&objects).map_err(failed("create", &objects))?;
+        Ok((dir, found))
+    }
+
+    /// The directory itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the catalogue is.
+    pub(crate) fn catalogue_path(&self) -> PathBuf {
+        self.path.join("catalogue.redb")
+    }
+
+    /// Where an unreadable catalogue is moved; one at most.
+    pub(crate) fn aside_path(&self) -> PathBuf {
+        self.path.join("catalogue.aside")
+    }
+
+    /// Where the object files are.
+    pub(crate) fn objects_path(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+
+    /// The file of object `id`.
+    pub(crate) fn object_path(&self, id: ObjectId) -> PathBuf {
+        self.folder(id).join(format!("{id}.data"))
+    }
+
+    /// Makes the folders of the file of object `id`, if they are missing.
+    pub(crate) fn create_folders(&self, id: ObjectId) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.folder(id))
+    }
+
+    fn folder(&self, id: ObjectId) -> PathBuf {
+        self.objects_path().join(format!("{:02x}", id.0[0]))
+    }
+
+    fn check_version(&self) -> Result<Found, CacheError> {
+        let path = self.path.join("version");
+        let found = match open_own(&path, OpenOptions::new().read(true)) {
+            Ok(file) => {
+                let mut text = String::new();
+                let read = file.take(TINY_BYTES).read_to_string(&mut text);
+                if read.is_ok() && text == VERSION {
+                    return Ok(Found::Ours);
+                }
+                Found::OtherFormat
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Ours,
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let write = || {
+            let mut file =
+                open_own(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
+            file.write_all(VERSION.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(failed("write", &path))?;
+        Ok(found)
+    }
+}
+
+/// Refuses a directory of somebody else; closes one of ours to others, unless it holds things
+/// that are not a cache.
+fn check_owner(path: &Path) -> Result<(), CacheError> {
+    let metadata = fs::metadata(path).map_err(failed("look at", path))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if metadata.uid() != own {
+        return Err(CacheError::ForeignOwner { dir: path.into(), owner: metadata.uid(), own });
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let is_cache = path.join("version").exists();
+    let mut entries = fs::read_dir(path).map_err(failed("list", path))?;
+    // A fresh file system has a folder of its own.
+    let is_empty = !entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"));
+    if !is_cache && !is_empty {
+        return Err(CacheError::OpenToOthers { dir: path.into(), mode });
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(failed("close to other users", path))
+}
+
+fn lock(dir: &Path) -> Result<File, CacheError> {
+    let path = dir.join("lock");
+    let mut file =
+        open_own(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+            .map_err(failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let read = (&file).take(TINY_BYTES).read_to_string(&mut pid);
+            let pid = match read {
+                Ok(_) if !pid.trim().is_empty() => pid.trim().to_owned(),
+                _ => "unknown".to_owned(),
+            };
+            return Err(CacheError::InUse { dir: dir.into(), pid });
+        }
+        Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+    }
+    let mut write = || {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write().map_err(failed("write", &path))?;
+    Ok(file)
+}
+
+/// Opens a file of ours: no link is followed, and nobody else may read it.
+pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path)
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { doing, path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_ours_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/cache");
+        let (dir, found) = CacheDir::open(&path).unwrap();
+        assert_eq!(found, Found::Ours);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+        let second = CacheDir::open(&path).unwrap_err();
+        let CacheError::InUse { pid, .. } = second else { panic!("{second}") };
+        assert_eq!(pid, std::process::id().to_string());
+        drop(dir);
+        assert_eq!(CacheDir::open(&path).unwrap().1, Found::Ours);
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_closed_only_if_it_is_a_cache() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("cache");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
+        drop(CacheDir::open(&path).unwrap());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(CacheDir::open(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+        let foreign = parent.path().join("home");
+        fs::create_dir(&foreign).unwrap();
+        fs::set_permissions(&foreign, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(foreign.join("thesis.tex"), "").unwrap();
+        let error = CacheDir::open(&foreign).unwrap_err();
+        assert!(matches!(error, CacheError::OpenToOthers { mode: 0o755, .. }), "{error}");
+    }
+
+    #[test]
+    fn another_format_and_planted_links_are_noticed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("cache");
+        drop(CacheDir::open(&path).unwrap());
+        fs::write(path.join("version"), "tenderfs cache 2\n").unwrap();
+        assert_eq!(CacheDir::open(&path).unwrap().1, Found::OtherFormat);
+        assert_eq!(CacheDir::open(&path).unwrap().1, Found::Ours);
+        let precious = parent.path().join("precious");
+        fs::write(&precious, "keep").unwrap();
+        fs::remove_file(path.join("lock")).unwrap();
+        std::os::unix::fs::symlink(&precious, path.join("lock")).unwrap();
+        CacheDir::open(&path).unwrap_err();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "keep");
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = CacheDir::open(&file).unwrap_err();
+        assert!(matches!(error, CacheError::NotADirectory { .. }), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The bytes of the catalogue's values. All numbers are little-endian.
+//!
+//! An object's state: format (u8, 1), object bytes (u64), last use in milliseconds since 1970
+//! (u64), then the bitmap of its blocks in words (u64), as many as its number of blocks needs.
+//! An object's name: format (u8, 1), then store, key and ETag, each with its length (u32) before
+//! it. A block's checksums: crc32c (u32) of each granule.
+//!
+//! The catalogue is hostile input: nothing here panics, and what does not fit exactly is refused.
+
+use std::sync::Arc;
+
+use crate::block::block_count;
+use crate::disk::bitmap::Bitmap;
+use crate::version::ObjectVersion;
+
+const FORMAT: u8 = 1;
+
+/// What the catalogue says of an object, without its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectRecord {
+    pub(crate) size_bytes: u64,
+    pub(crate) last_use_ms: u64,
+    pub(crate) blocks: Bitmap,
+}
+
+impl ObjectRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let words = words_of(self.size_bytes);
+        let mut bytes = Vec::with_capacity(17 + 8 * words);
+        bytes.push(FORMAT);
+        bytes.extend(self.size_bytes.to_le_bytes());
+        bytes.extend(self.last_use_ms.to_le_bytes());
+        let known = self.blocks.words().iter().copied().chain(std::iter::repeat(0));
+        bytes.extend(known.take(words).flat_map(u64::to_le_bytes));
+        bytes
+    }
+
+    /// `None` for anything that [`ObjectRecord::encode`] does not write.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (format, bytes) = bytes.split_first()?;
+        let (size_bytes, bytes) = bytes.split_first_chunk()?;
+        let (last_use_ms, bytes) = bytes.split_first_chunk()?;
+        let size_bytes = u64::from_le_bytes(*size_bytes);
+        let (words, rest) = bytes.as_chunks();
+        if *format != FORMAT || !rest.is_empty() || words.len() != words_of(size_bytes) {
+            return None;
+        }
+        let blocks = Bitmap::from_words(words.iter().map(|word| u64::from_le_bytes(*word)));
+        if blocks.last().is_some_and(|last| last >= block_count(size_bytes)) {
+            return None;
+        }
+        Some(Self { size_bytes, last_use_ms: u64::from_le_bytes(*last_use_ms), blocks })
+    }
+}
+
+/// Words of the bitmap of an object of `size_bytes`.
+fn words_of(size_bytes: u64) -> usize {
+    block_count(size_bytes).div_ceil(64) as usize
+}
+
+pub(crate) fn encode_name(version: &ObjectVersion) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    for part in [&version.store, &version.key, &version.etag] {
+        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    bytes
+}
+
+pub(crate) fn encode_sums(sums: &[u32]) -> Vec<u8> {
+    sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
+}
+
+/// `None` if `bytes` are not whole checksums.
+pub(crate) fn decode_sums(bytes: &[u8]) -> Option<Arc<[u32]>> {
+    let (sums, rest) = bytes.as_chunks();
+    rest.is_empty().then(|| sums.iter().map(|sum| u32::from_le_bytes(*sum)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::BLOCK_BYTES;
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_were(
+            blocks in 1u32..200, set in prop::collection::vec(any::<prop::sample::Index>(), 0..20), last_use_ms: u64
+        ) {
+            let size_bytes = u64::from(blocks) * BLOCK_BYTES - 5;
+            let mut bitmap = Bitmap::default();
+            for index in set {
+                bitmap.insert(u32::try_from(index.index(blocks as usize)).unwrap());
+            }
+            let record = ObjectRecord { size_bytes, last_use_ms, blocks: bitmap };
+            let back = ObjectRecord::decode(&record.encode()).unwrap();
+            prop_assert_eq!((back.size_bytes, back.last_use_ms), (size_bytes, last_use_ms));
+            for index in 0..blocks {
+                prop_assert_eq!(back.blocks.contains(index), record.blocks.contains(index));
+            }
+        }
+
+        #[test]
+        fn whatever_bytes_there_are_decoding_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(record) = ObjectRecord::decode(&bytes) {
+                prop_assert_eq!(record.encode(), bytes.clone());
+            }
+            decode_sums(&bytes);
+        }
+    }
+
+    #[test]
+    fn records_that_do_not_fit_are_refused() {
+        let mut blocks = Bitmap::default();
+        blocks.insert(0);
+        let good = ObjectRecord { size_bytes: 5, last_use_ms: 7, blocks }.encode();
+        assert!(ObjectRecord::decode(&good).is_some());
+        let mut other_format = good.clone();
+        other_format[0] = 2;
+        let mut beyond = good.clone();
+        beyond[17] = 0b11;
+        let mut longer = good.clone();
+        longer.push(0);
+        let mut huge = good.clone();
+        huge[8] = 0xff;
+        for bad in [&good[..good.len() - 1], &other_format, &beyond, &longer, &huge, &[]] {
+            assert_eq!(ObjectRecord::decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sums_come_back_as_they_were() {
+        assert_eq!(decode_sums(&encode_sums(&[1, u32::MAX])).as_deref(), Some(&[1, u32::MAX][..]));
+        assert_eq!(decode_sums(&[1, 2, 3]), None);
+    }
+}

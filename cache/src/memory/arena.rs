@@ -1,0 +1,127 @@
+//! The memory that all blocks live in: one anonymous map, split by the buddy allocator.
+//!
+//! Invariant: an [`Allocation`] is the only owner of its bytes from [`Arena::allocate`] to its
+//! drop; no two live ones overlap. Bytes are always initialised, because the map starts zeroed.
+#![allow(unsafe_code, reason = "hands out parts of one map; the buddy allocator keeps them apart")]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::memory::buddy::{Buddy, CHUNK_BYTES, Extent};
+use crate::settings::HugePages;
+
+/// The map and which parts of it are free.
+pub(crate) struct Arena {
+    /// Kept for its drop; reached by `base` only.
+    _map: MmapMut,
+    /// First byte of the first chunk, aligned to a chunk.
+    base: NonNull<u8>,
+    chunks: u32,
+    buddy: Mutex<Buddy>,
+}
+
+// SAFETY: `base` points into `_map`, which the arena owns and never moves. The arena itself reads
+// and writes nothing there; allocations do, each its own bytes.
+unsafe impl Send for Arena {}
+// SAFETY: as above; the only shared state is behind `buddy`'s mutex.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Maps `bytes`, rounded down to whole chunks.
+    pub(crate) fn map(bytes: usize, huge_pages: HugePages) -> io::Result<Arc<Self>> {
+        let chunks = u32::try_from(bytes / CHUNK_BYTES).unwrap_or(u32::MAX >> 6);
+        // One chunk more, so that the first can be aligned: huge pages and O_DIRECT want it.
+        let len_bytes = (chunks as usize + 1) * CHUNK_BYTES;
+        let mut map = MmapOptions::new().len(len_bytes).map_anon()?;
+        if huge_pages == HugePages::Advised
+            && let Err(error) = map.advise(memmap2::Advice::HugePage)
+        {
+            tracing::debug!(%error, "no huge pages for the block arena");
+        }
+        let start = map.as_mut_ptr();
+        let pad_bytes = start.align_offset(CHUNK_BYTES);
+        assert!(pad_bytes < CHUNK_BYTES, "a map cannot be aligned to a chunk");
+        // SAFETY: `pad_bytes` is below a chunk and the map is one chunk longer than what is used.
+        let first = unsafe { start.add(pad_bytes) };
+        let base = NonNull::new(first).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Self { _map: map, base, chunks, buddy: Mutex::new(Buddy::new(chunks)) }))
+    }
+
+    /// Memory for `len_bytes`, at most a chunk; `None` if no extent that large is free.
+    pub(crate) fn allocate(self: &Arc<Self>, len_bytes: usize) -> Option<Allocation> {
+        let order = Extent::order_for(len_bytes)?;
+        let extent = self.buddy().allocate(order)?;
+        assert!(extent.chunk() < self.chunks, "{extent:?} lies outside the arena");
+        Some(Allocation { arena: Arc::clone(self), extent })
+    }
+
+    /// Bytes that blocks can take.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.chunks as usize * CHUNK_BYTES
+    }
+
+    /// Bytes that are free.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.buddy().free_bytes()
+    }
+
+    fn buddy(&self) -> std::sync::MutexGuard<'_, Buddy> {
+        self.buddy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Exclusively owned memory of the arena.
+pub(crate) struct Allocation {
+    arena: Arc<Arena>,
+    extent: Extent,
+}
+
+impl Allocation {
+    /// Its bytes: aligned to its length, so to 4 KiB at least.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.extent.len_bytes()
+    }
+
+    /// Where it lies.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// The first of its [`Allocation::len_bytes`] bytes, valid until the allocation is dropped.
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
+        // SAFETY: the extent lies inside the arena (asserted at allocation), whose map lives as
+        // long as `self.arena`.
+        unsafe { self.arena.base.add(self.extent.offset_bytes()) }
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.arena.buddy().release(self.extent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_aligned_and_come_back() {
+        let arena = Arena::map(2 * CHUNK_BYTES + 5, HugePages::Plain).unwrap();
+        assert_eq!(arena.len_bytes(), 2 * CHUNK_BYTES);
+        let whole = arena.allocate(CHUNK_BYTES).unwrap();
+        let small = arena.allocate(100_000).unwrap();
+        assert_eq!(whole.as_ptr().as_ptr().align_offset(CHUNK_BYTES), 0);
+        assert_eq!(small.len_bytes(), 128 << 10);
+        assert_eq!(small.as_ptr().as_ptr().align_offset(128 << 10), 0);
+        assert!(arena.allocate(CHUNK_BYTES).is_none());
+        drop(small);
+        let second = arena.allocate(CHUNK_BYTES).unwrap();
+        assert_ne!(whole.as_ptr(), second.as_ptr());
+        drop((whole, second));
+        assert_eq!(arena.free_bytes(), 2 * CHUNK_BYTES);
+    }
+}

@@ -1,0 +1,306 @@
+//! What the admin API says, as the daemon writes it and the command line reads it.
+//!
+//! Names end in their unit. A field is added, never renamed or removed, within `/v1`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where a daemon is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Mounts are being made.
+    Starting,
+    /// Every mount answers.
+    Ready,
+    /// Mounts are being taken down.
+    Stopping,
+}
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Version of TenderFS.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// How long it has run.
+    pub uptime_seconds: u64,
+    /// Where it is in its life.
+    pub state: State,
+    /// Core threads.
+    pub cores: usize,
+    /// Memory, by use.
+    pub memory: Memory,
+    /// What is cached.
+    pub cache: Cache,
+    /// Every mount.
+    pub mounts: Vec<Mount>,
+    /// Warm jobs that run now.
+    pub warm_jobs_running: usize,
+}
+
+/// Memory of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Memory {
+    /// The hard limit.
+    pub limit_bytes: u64,
+    /// Resident set of the process.
+    pub used_bytes: u64,
+    /// Of the limit, what is set aside for cached blocks.
+    pub arena_bytes: u64,
+    /// Of the limit, what is set aside for names and attributes.
+    pub namespace_bytes: u64,
+    /// Of the limit, what is set aside for S3 connections.
+    pub network_bytes: u64,
+}
+
+/// What is cached, and how well it serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Cache {
+    /// Blocks in memory.
+    pub memory: MemoryTier,
+    /// Blocks on disk; null without a disk tier.
+    pub disk: Option<DiskTier>,
+    /// Reads by the slowest tier they waited for.
+    pub reads: Reads,
+    /// Blocks fetched before they were asked for.
+    pub prefetch: Prefetch,
+}
+
+/// The memory tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryTier {
+    /// Bytes of all frames.
+    pub limit_bytes: u64,
+    /// Bytes that readers asked for.
+    pub hot_bytes: u64,
+    /// Bytes fetched ahead and not read yet.
+    pub prefetch_bytes: u64,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Blocks in use by readers, fills and disk writes.
+    pub lent_frames: u64,
+}
+
+/// The disk tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskTier {
+    /// The cache directory.
+    pub dir: String,
+    /// Most bytes it may take.
+    pub limit_bytes: u64,
+    /// Bytes it takes.
+    pub used_bytes: u64,
+    /// Objects with at least one block.
+    pub objects: u64,
+    /// Bytes that wait to be written.
+    pub pending_write_bytes: u64,
+    /// Whether it takes blocks; false while it is turned off after errors.
+    pub writable: bool,
+}
+
+/// Reads since the start, by the slowest tier they waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reads {
+    /// Served from memory at once.
+    pub memory: u64,
+    /// Waited for the disk.
+    pub disk: u64,
+    /// Waited for S3.
+    pub s3: u64,
+    /// Ended in an error.
+    pub errors: u64,
+    /// Share of reads that did not wait for S3; null before the first read.
+    pub hit_ratio: Option<f64>,
+    /// Time that readers were blocked.
+    pub wait_seconds: f64,
+    /// Bytes fetched from S3 for the cache.
+    pub fetched_bytes: u64,
+}
+
+/// Prefetch since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Prefetch {
+    /// Bytes whose fetch was started.
+    pub issued_bytes: u64,
+    /// Bytes that a reader used.
+    pub used_bytes: u64,
+    /// Bytes that left memory unread.
+    pub wasted_bytes: u64,
+    /// Bytes on their way now.
+    pub in_flight_bytes: u64,
+}
+
+/// Where a mount is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MountState {
+    /// Being made.
+    Starting,
+    /// Answers.
+    Mounted,
+    /// Taken down, by the daemon or by `umount`.
+    Unmounted,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mount {
+    /// Label, unique in the daemon.
+    pub name: String,
+    /// `s3://bucket/prefix`
+    pub source: String,
+    /// Where it is mounted.
+    pub mountpoint: String,
+    /// Where it is in its life.
+    pub state: MountState,
+    /// Scheme, host and port of the store.
+    pub endpoint: String,
+    /// Whether writing is refused.
+    pub read_only: bool,
+    /// Largest read request the kernel sends.
+    pub read_bytes_max: u64,
+    /// What the kernel reads ahead of sequential readers.
+    pub read_ahead_bytes: u64,
+    /// Features agreed on with the kernel.
+    pub features: Vec<String>,
+    /// Requests from the kernel since it was mounted.
+    pub requests: u64,
+    /// Requests that were answered with an error.
+    pub errors: u64,
+    /// Bytes of file data handed to the kernel.
+    pub served_bytes: u64,
+    /// Requests to S3.
+    pub s3_requests: u64,
+    /// Requests to S3 that failed, those that a retry mended included.
+    pub s3_errors: u64,
+    /// Bytes received from S3.
+    pub s3_received_bytes: u64,
+}
+
+/// What to warm.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WarmRequest {
+    /// Name or mount point of the mount; may be left out if `path` is absolute, or if there is only
+    /// one mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
+    /// A file or folder: absolute under the mount point, or relative to it. Empty: all of the mount.
+    #[serde(default)]
+    pub path: String,
+    /// Whether folders below are warmed too.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Take files, in the order of their keys, up to this many bytes; what is cached already counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Files to bring in at once; the daemon's `warm.workers` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// Fetch nothing, only say what is not cached.
+    #[serde(default)]
+    pub check: bool,
+}
+
+/// A job was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WarmCreated {
+    /// Its id.
+    pub id: u64,
+}
+
+/// Where a warm job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WarmState {
+    /// At work.
+    Running,
+    /// Through; some files may have failed.
+    Done,
+    /// Cancelled by request.
+    Cancelled,
+    /// Could not list what to warm.
+    Failed,
+}
+
+/// A warm job and how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WarmJob {
+    /// Its id.
+    pub id: u64,
+    /// Name of its mount.
+    pub mount: String,
+    /// Its file or folder, relative to the mount point.
+    pub path: String,
+    /// Whether it only says what is not cached.
+    pub check: bool,
+    /// Where it is in its life.
+    pub state: WarmState,
+    /// Why it failed; null unless it did.
+    pub error: Option<String>,
+    /// How far it is.
+    #[serde(flatten)]
+    pub progress: WarmProgress,
+}
+
+/// How far a warm job is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct WarmProgress {
+    /// How long it has run.
+    pub elapsed_seconds: f64,
+    /// Files listed so far.
+    pub files_total: u64,
+    /// Files brought in.
+    pub files_warmed: u64,
+    /// Files that were cached already.
+    pub files_skipped: u64,
+    /// Files that could not be brought in.
+    pub files_failed: u64,
+    /// Files that are not cached whole; for `check`.
+    pub files_missing: u64,
+    /// Bytes of the files listed so far.
+    pub bytes_total: u64,
+    /// Bytes brought in.
+    pub bytes_warmed: u64,
+    /// Bytes that were cached already.
+    pub bytes_skipped: u64,
+    /// Of both, bytes that are in memory only, because the disk tier has no room or does not exist.
+    pub bytes_memory_only: u64,
+    /// Bytes brought in by second over the last seconds, in 1e6 bytes.
+    pub mb_per_s: f64,
+    /// Time to the end at that speed; null until all is listed and something moves.
+    pub eta_seconds: Option<f64>,
+    /// Whether everything is listed, so that the totals are final.
+    pub listing_done: bool,
+    /// Whether `max_bytes` ended the listing.
+    pub stopped_at_max_bytes: bool,
+    /// The first 100 keys that are not cached; for `check`.
+    pub missing: Vec<String>,
+}
+
+impl WarmProgress {
+    /// Bytes listed, neither cached nor brought in yet; those of failed files among them.
+    pub fn bytes_remaining(&self) -> u64 {
+        self.bytes_total.saturating_sub(self.bytes_warmed).saturating_sub(self.bytes_skipped)
+    }
+}
+
+impl WarmState {
+    /// Whether the job is over.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Running)
+    }
+}
+
+/// Why a request was refused, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refusal {
+    /// What went wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: String,
+}

@@ -1,0 +1,233 @@
+//! Decides, for one open file, which blocks to fetch before they are asked for.
+//!
+//! A pure decider. Reads arrive as the kernel sends them: its own read-ahead keeps two requests in
+//! the air, so neighbours come swapped, and memory maps touch edges before they fill the holes. A
+//! stream is therefore any run of reads that start within two blocks of the furthest byte asked
+//! for, not a strictly rising one.
+//!
+//! The window starts at `first_blocks` and grows by a block with each new block the reader enters,
+//! up to `max_blocks`; beyond that it doubles each time a reader in full stream still had to wait,
+//! up to what the prefetch budget allows. A jump closes it.
+
+use tenderfs_byterange::ByteRange;
+use tenderfs_cache::BLOCK_BYTES;
+
+/// Reads remembered, and reads needed before a pattern is believed.
+const READS_REMEMBERED: u8 = 8;
+const READS_TO_BELIEVE: u8 = 4;
+
+/// How far from the furthest byte a read may start and still belong to the stream, in blocks.
+const SLACK_BLOCKS: u64 = 2;
+
+/// Bounds of the window, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Where it starts.
+    pub(crate) first_blocks: u32,
+    /// How far it grows by itself.
+    pub(crate) max_blocks: u32,
+    /// How far it grows for a reader that still waits.
+    pub(crate) budget_blocks: u32,
+}
+
+/// What the reads of a handle look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Too few reads to tell.
+    Unknown,
+    /// One stream forward.
+    Sequential,
+    /// Anything else.
+    Random,
+}
+
+/// Blocks to fetch: `first..end`, never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// First block.
+    pub(crate) first: u32,
+    /// Block behind the last.
+    pub(crate) end: u32,
+}
+
+/// The state of one open file.
+#[derive(Debug, Default)]
+pub(crate) struct ReadAhead {
+    /// Furthest byte asked for so far.
+    front: u64,
+    /// Reads in a row that belonged to the stream, up to `READS_REMEMBERED`.
+    streak: u8,
+    /// Reads seen, up to `READS_REMEMBERED`.
+    reads: u8,
+    window_blocks: u32,
+    /// Block behind the last one that was queued or read.
+    queued_end: u32,
+}
+
+impl ReadAhead {
+    /// What the reads so far look like.
+    pub(crate) fn pattern(&self) -> Pattern {
+        if self.reads < READS_TO_BELIEVE {
+            Pattern::Unknown
+        } else if self.streak >= READS_TO_BELIEVE {
+            Pattern::Sequential
+        } else {
+            Pattern::Random
+        }
+    }
+
+    /// A read of `range` in a file of `file_bytes`; `waited`: it had to wait for S3. Returns what
+    /// to fetch now, ahead of the reader.
+    pub(crate) fn on_read(
+        &mut self,
+        range: ByteRange,
+        file_bytes: u64,
+        waited: bool,
+        window: Window,
+    ) -> Option<Ahead> {
+        let first_read = self.reads == 0;
+        let entered = block_of(range.last()) > block_of(self.front.saturating_sub(1));
+        self.observe(range);
+        match self.pattern() {
+            Pattern::Random => {
+                self.window_blocks = 0;
+                return None;
+            }
+            // The start of a file is where streams start: the next block, no more.
+            Pattern::Unknown if first_read && range.start() == 0 => self.window_blocks = 1,
+            Pattern::Unknown => {}
+            Pattern::Sequential if self.window_blocks < window.first_blocks => {
+                self.window_blocks = window.first_blocks;
+            }
+            Pattern::Sequential if entered => self.grow(waited, window),
+            Pattern::Sequential => {}
+        }
+        self.ahead(file_bytes)
+    }
+
+    fn observe(&mut self, range: ByteRange) {
+        let slack = SLACK_BLOCKS * BLOCK_BYTES;
+        let in_stream = range.start() <= self.front.saturating_add(slack)
+            && range.end().saturating_add(slack) >= self.front;
+        let starts_stream = self.reads == 0;
+        if in_stream || starts_stream {
+            self.streak = (self.streak + 1).min(READS_REMEMBERED);
+            self.front = self.front.max(range.end());
+        } else {
+            self.streak = 1;
+            self.front = range.end();
+            self.queued_end = 0;
+            self.window_blocks = 0;
+        }
+        self.reads = (self.reads + 1).min(READS_REMEMBERED);
+    }
+
+    fn grow(&mut self, waited: bool, window: Window) {
+        self.window_blocks = if self.window_blocks < window.max_blocks {
+            self.window_blocks + 1
+        } else if waited {
+            self.window_blocks.saturating_mul(2).min(window.budget_blocks.max(window.max_blocks))
+        } else {
+            self.window_blocks
+        };
+    }
+
+    /// The part of the window in front of the reader that was not queued yet.
+    fn ahead(&mut self, file_bytes: u64) -> Option<Ahead> {
+        let reader = block_of(self.front.saturating_sub(1));
+        let blocks = u32::try_from(file_bytes.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
+        let first = self.queued_end.max(reader.saturating_add(1));
+        let end = reader.saturating_add(1).saturating_add(self.window_blocks).min(blocks);
+        if first >= end {
+            return None;
+        }
+        self.queued_end = end;
+        Some(Ahead { first, end })
+    }
+}
+
+fn block_of(offset: u64) -> u32 {
+    u32::try_from(offset / BLOCK_BYTES).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const WINDOW: Window = Window { first_blocks: 4, max_blocks: 8, budget_blocks: 64 };
+
+    fn read(state: &mut ReadAhead, start: u64, len: u64, waited: bool) -> Option<Ahead> {
+        let range = ByteRange::at(start, len).unwrap();
+        state.on_read(range, 1 << 40, waited, WINDOW)
+    }
+
+    /// Blocks queued over a list of reads of 1 MiB at the given MiB.
+    #[track_caller]
+    fn check(reads_at_mib: &[u64], pattern: Pattern, queued: &[(u32, u32)]) {
+        let mut state = ReadAhead::default();
+        let mut seen = Vec::new();
+        for at in reads_at_mib {
+            seen.extend(read(&mut state, at * MIB, MIB, false).map(|ahead| (ahead.first, ahead.end)));
+        }
+        assert_eq!(state.pattern(), pattern, "{reads_at_mib:?}");
+        assert_eq!(seen, queued, "{reads_at_mib:?}");
+    }
+
+    #[test]
+    fn a_window_of_one_block_opens_at_the_start_and_grows_with_the_stream() {
+        check(&[0], Pattern::Unknown, &[(1, 2)]);
+        check(&[0, 1, 2], Pattern::Unknown, &[(1, 2)]);
+        check(&[0, 1, 2, 3], Pattern::Sequential, &[(1, 2), (2, 5)]);
+        check(&[0, 1, 2, 3, 4], Pattern::Sequential, &[(1, 2), (2, 5), (5, 7)]);
+        check(&[0, 1, 2, 3, 4, 5, 6, 7, 8], Pattern::Sequential, &[(1, 2), (2, 5), (5, 7), (7, 9)]);
+    }
+
+    #[test]
+    fn swapped_neighbours_and_edge_probes_stay_a_stream() {
+        check(&[0, 2, 1, 4, 3], Pattern::Sequential, &[(1, 2), (2, 6)]);
+        check(&[0, 7, 1, 2, 3], Pattern::Sequential, &[(1, 2), (2, 3), (3, 6)]);
+    }
+
+    #[test]
+    fn random_reads_fetch_nothing_ahead() {
+        check(&[900, 40, 700, 300, 10, 500], Pattern::Random, &[]);
+        check(&[0, 400, 100, 700, 300], Pattern::Random, &[(1, 2)]);
+    }
+
+    #[test]
+    fn a_jump_closes_the_window_and_a_new_stream_opens_it() {
+        check(&[0, 1, 2, 3, 400], Pattern::Random, &[(1, 2), (2, 5)]);
+        check(
+            &[0, 1, 2, 3, 400, 401, 402, 403],
+            Pattern::Sequential,
+            &[(1, 2), (2, 5), (101, 105)],
+        );
+    }
+
+    #[test]
+    fn the_window_doubles_only_for_a_reader_that_waits() {
+        let mut state = ReadAhead::default();
+        for block in 0..40 {
+            read(&mut state, block * BLOCK_BYTES, BLOCK_BYTES, false);
+        }
+        assert_eq!(state.window_blocks, WINDOW.max_blocks);
+        for block in 40..50 {
+            read(&mut state, block * BLOCK_BYTES, BLOCK_BYTES, true);
+        }
+        assert_eq!(state.window_blocks, WINDOW.budget_blocks);
+    }
+
+    #[test]
+    fn nothing_is_queued_behind_the_end_or_twice() {
+        let mut state = ReadAhead::default();
+        let mut queued = Vec::new();
+        for at in 0..18 {
+            let range = ByteRange::at(at * MIB, MIB).unwrap();
+            if let Some(ahead) = state.on_read(range, 18 * MIB, true, WINDOW) {
+                queued.extend(ahead.first..ahead.end);
+            }
+        }
+        assert_eq!(queued, [1, 2, 3, 4]);
+    }
+}

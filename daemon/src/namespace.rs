@@ -1,0 +1,354 @@
+//! Names to objects: what LOOKUP, READDIR and GETATTR know, and the LIST and HEAD requests that
+//! teach it.
+//!
+//! One LIST answers every later lookup and stat of its entries until their time-out. A name that
+//! no listing covers is asked for by HEAD (is it an object?) and LIST of `name/` (is it a
+//! directory?) side by side.
+//!
+//! Invariant: no lock is held while S3 is asked, and one listing of a directory runs at a time,
+//! whoever waits for it; a waiter that goes away cancels nobody.
+
+mod listing;
+mod names;
+mod tree;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tenderfs_s3client::{Client, Error as S3Error, Importance, ListRequest, ListWalk};
+use tenderfs_telemetry::{Counter, Gauge};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::config::MountSettings;
+
+pub(crate) use listing::{Child, FileFacts, Listing};
+pub(crate) use names::is_reachable;
+pub(crate) use tree::{BadInode, Entered, Node, ROOT_INO};
+use listing::ListingBuilder;
+use tree::{LookupPlan, Timeouts, Tree};
+
+/// Memory one listed name is reckoned to take, for the bound on listed names: an entry of a
+/// directory with its name, version and allocations.
+const LISTED_NAME_BYTES: usize = 200;
+
+/// What a namespace counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// LOOKUPs answered from memory.
+    pub lookups_known: Counter,
+    /// LOOKUPs that asked S3.
+    pub lookups_asked: Counter,
+    /// Directories listed, whole.
+    pub listings: Counter,
+    /// Keys hidden because they cannot be names, counted each time they are listed.
+    pub keys_hidden: Counter,
+    /// Inodes the kernel holds.
+    pub inodes: Gauge,
+    /// Listed names in memory.
+    pub listed_names: Gauge,
+}
+
+/// Why a name could not be answered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum NamespaceError {
+    /// The inode is gone, superseded or of the wrong kind.
+    #[error("inode: {0:?}")]
+    Inode(BadInode),
+    /// S3 did not answer the question.
+    #[error("{0}")]
+    S3(Arc<S3Error>),
+    /// A directory holds more names than memory is set aside for.
+    #[error("directory s3 prefix {prefix:?} has more than {entries_max} entries; raise memory.limit")]
+    TooManyEntries {
+        /// Prefix of the directory.
+        prefix: Arc<str>,
+        /// The bound.
+        entries_max: usize,
+    },
+    /// The task that listed for everybody ended early, because the daemon stops.
+    #[error("listing was abandoned")]
+    Abandoned,
+}
+
+impl From<BadInode> for NamespaceError {
+    fn from(bad: BadInode) -> Self {
+        Self::Inode(bad)
+    }
+}
+
+impl From<S3Error> for NamespaceError {
+    fn from(error: S3Error) -> Self {
+        Self::S3(Arc::new(error))
+    }
+}
+
+/// Answer to a LOOKUP.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The name leads to this inode; the lookup is counted.
+    Found(Entered),
+    /// The name does not exist, good for so long.
+    Absent(Duration),
+}
+
+type Outcome = Option<Result<Arc<Listing>, NamespaceError>>;
+
+/// The names of one mount.
+#[derive(Debug)]
+pub struct Namespace {
+    tree: Mutex<Tree>,
+    flights: Mutex<HashMap<Arc<str>, watch::Receiver<Outcome>>>,
+    entries_max: usize,
+    negative_ttl: Duration,
+    entry_ttl: Duration,
+    /// What it counts.
+    pub counters: Counters,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held is caught per request; the maps stay usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Namespace {
+    /// The names under the mount's prefix, within `metadata_bytes` of memory for listed names.
+    pub(crate) fn new(settings: &MountSettings, metadata_bytes: u64) -> Self {
+        let entries_max = usize::try_from(metadata_bytes).unwrap_or(usize::MAX) / LISTED_NAME_BYTES;
+        let timeouts = Timeouts {
+            entry: settings.entry_ttl,
+            negative: settings.negative_ttl,
+            immutable: settings.immutable,
+        };
+        Self {
+            tree: Mutex::new(Tree::new(settings.prefix.as_str().into(), timeouts, entries_max)),
+            flights: Mutex::default(),
+            entries_max,
+            negative_ttl: settings.negative_ttl,
+            entry_ttl: settings.entry_ttl,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What `ino` stands for.
+    pub(crate) fn node(&self, ino: u64) -> Result<Node, BadInode> {
+        lock(&self.tree).node(ino).cloned()
+    }
+
+    /// The file to open as `ino`.
+    pub(crate) fn file_to_open(&self, ino: u64) -> Result<(Arc<str>, Arc<FileFacts>), BadInode> {
+        lock(&self.tree).file_to_open(ino)
+    }
+
+    /// The bucket prefix of the directory `ino`.
+    pub(crate) fn directory(&self, ino: u64) -> Result<Arc<str>, BadInode> {
+        lock(&self.tree).directory(ino)
+    }
+
+    /// See [`Tree::forget`].
+    pub(crate) fn forget(&self, forgotten: impl IntoIterator<Item = (u64, u64)>) {
+        let mut tree = lock(&self.tree);
+        for (ino, lookups) in forgotten {
+            tree.forget(ino, lookups);
+        }
+        self.count_sizes(&tree);
+    }
+
+    /// See [`Tree::distrust`].
+    pub(crate) fn distrust(&self, key: &str) {
+        lock(&self.tree).distrust(key, Instant::now());
+    }
+
+    /// Counts a lookup of a listed child; for READDIRPLUS.
+    pub(crate) fn enter(&self, prefix: &str, name: &str, child: &Child, ttl: Duration) -> Entered {
+        let mut tree = lock(&self.tree);
+        let entered = tree.enter(prefix, name, child, ttl);
+        self.count_sizes(&tree);
+        entered
+    }
+
+    /// The inode number a listed child has or would get; for READDIR.
+    pub(crate) fn ino_of(&self, prefix: &str, name: &str, child: &Child) -> u64 {
+        lock(&self.tree).ino_of(prefix, name, child)
+    }
+
+    /// How long the entries of `listing` can still be believed (zero: no longer).
+    pub(crate) fn entry_ttl(&self, listing: &Listing) -> Duration {
+        lock(&self.tree).entry_ttl(listing, Instant::now()).unwrap_or_default()
+    }
+
+    fn count_sizes(&self, tree: &Tree) {
+        let (inodes, listed) = tree.sizes();
+        self.counters.inodes.set(i64::try_from(inodes).unwrap_or(i64::MAX));
+        self.counters.listed_names.set(i64::try_from(listed).unwrap_or(i64::MAX));
+    }
+
+    /// Answers a LOOKUP of `name` in the directory `parent`, asking S3 if nothing fresh is known.
+    pub(crate) async fn lookup(
+        self: &Arc<Self>,
+        client: &Client,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Lookup, NamespaceError> {
+        let Ok(name) = std::str::from_utf8(name) else {
+            return Ok(Lookup::Absent(self.negative_ttl));
+        };
+        if names::check_component(name).is_err() {
+            return Ok(Lookup::Absent(self.negative_ttl));
+        }
+        let plan = lock(&self.tree).lookup(parent, name, Instant::now())?;
+        let prefix = match plan {
+            LookupPlan::Found(entered) => {
+                self.counters.lookups_known.inc();
+                return Ok(Lookup::Found(entered));
+            }
+            LookupPlan::Absent(ttl) => {
+                self.counters.lookups_known.inc();
+                return Ok(Lookup::Absent(ttl));
+            }
+            LookupPlan::Relist(prefix) => {
+                self.counters.lookups_asked.inc();
+                let listing = self.listing(client, &prefix).await?;
+                return Ok(self.look_into(&listing, &prefix, name));
+            }
+            LookupPlan::Ask(prefix) => prefix,
+        };
+        self.counters.lookups_asked.inc();
+        let asked_at = Instant::now();
+        let child = ask(client, &format!("{prefix}{name}")).await?;
+        let mut tree = lock(&self.tree);
+        tree.learn(&prefix, name, child.clone(), asked_at);
+        let answer = match child {
+            Some(child) => Lookup::Found(tree.enter(&prefix, name, &child, self.entry_ttl)),
+            None => Lookup::Absent(self.negative_ttl),
+        };
+        self.count_sizes(&tree);
+        Ok(answer)
+    }
+
+    fn look_into(&self, listing: &Listing, prefix: &str, name: &str) -> Lookup {
+        match listing.get(name) {
+            Some(child) => {
+                Lookup::Found(self.enter(prefix, name, child, self.entry_ttl(listing)))
+            }
+            None => Lookup::Absent(self.negative_ttl),
+        }
+    }
+
+    /// All entries of the directory `prefix`: a listing that can still be believed, or a new one.
+    pub(crate) async fn listing(
+        self: &Arc<Self>,
+        client: &Client,
+        prefix: &Arc<str>,
+    ) -> Result<Arc<Listing>, NamespaceError> {
+        if let Some(listing) = lock(&self.tree).fresh_listing(prefix, Instant::now()) {
+            return Ok(listing);
+        }
+        let mut flight = self.join_flight(client, prefix);
+        let outcome = flight.wait_for(Option::is_some).await;
+        match outcome.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            _ => Err(NamespaceError::Abandoned),
+        }
+    }
+
+    /// The listing of `prefix` that is under way, started if there is none.
+    fn join_flight(
+        self: &Arc<Self>,
+        client: &Client,
+        prefix: &Arc<str>,
+    ) -> watch::Receiver<Outcome> {
+        let mut flights = lock(&self.flights);
+        if let Some(flight) = flights.get(prefix) {
+            return flight.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        flights.insert(Arc::clone(prefix), receiver.clone());
+        let landing = Landing { namespace: Arc::clone(self), prefix: Arc::clone(prefix) };
+        let client = client.clone();
+        tokio_uring::spawn(async move {
+            let result = landing.namespace.list_all(&client, &landing.prefix).await;
+            // Off the board before the outcome is told, so that who comes later starts anew.
+            drop(landing);
+            sender.send_replace(Some(result));
+        });
+        receiver
+    }
+
+    async fn list_all(
+        &self,
+        client: &Client,
+        prefix: &Arc<str>,
+    ) -> Result<Arc<Listing>, NamespaceError> {
+        let mut builder = ListingBuilder::new(Arc::clone(prefix), Instant::now());
+        let mut walk = ListWalk::new(ListRequest {
+            prefix: prefix.to_string(),
+            delimiter: true,
+            ..ListRequest::default()
+        });
+        loop {
+            let page = client.list(walk.request()).await?;
+            builder.add(&page);
+            if builder.len() > self.entries_max {
+                let (prefix, entries_max) = (Arc::clone(prefix), self.entries_max);
+                return Err(NamespaceError::TooManyEntries { prefix, entries_max });
+            }
+            if !walk.advance(&page)? {
+                break;
+            }
+        }
+        let (listing, hidden, samples) = builder.finish();
+        if hidden > 0 {
+            self.report_hidden(prefix, hidden, &samples);
+        }
+        let listing = Arc::new(listing);
+        self.counters.listings.inc();
+        let mut tree = lock(&self.tree);
+        tree.keep_listing(prefix, &listing);
+        self.count_sizes(&tree);
+        Ok(listing)
+    }
+
+    fn report_hidden(&self, prefix: &str, hidden: u64, samples: &[(names::Hidden, String)]) {
+        let first_time = self.counters.keys_hidden.get() == 0;
+        self.counters.keys_hidden.add(hidden);
+        if first_time {
+            let samples: Vec<String> =
+                samples.iter().map(|(why, key)| format!("{key:?} has {}", why.reason())).collect();
+            warn!(prefix, hidden, examples = samples.join("; "), "keys cannot be file names and are hidden");
+        }
+    }
+}
+
+/// Takes a listing off the board of those under way, however its task ends.
+struct Landing {
+    namespace: Arc<Namespace>,
+    prefix: Arc<str>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        lock(&self.namespace.flights).remove(&self.prefix);
+    }
+}
+
+/// Asks S3 what `key` is: an object, a directory, or nothing.
+async fn ask(client: &Client, key: &str) -> Result<Option<Child>, S3Error> {
+    let below = ListRequest {
+        prefix: format!("{key}/"),
+        keys_max: Some(1),
+        ..ListRequest::default()
+    };
+    let (object, directory) =
+        futures_util::join!(client.head(key, Importance::Demand), client.list(&below));
+    let directory = directory?;
+    if !directory.objects.is_empty() || !directory.common_prefixes.is_empty() {
+        return Ok(Some(Child::Directory));
+    }
+    match object {
+        Ok(object) => Ok(Some(Child::File(Arc::new(FileFacts::from(&object))))),
+        Err(S3Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

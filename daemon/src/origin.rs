@@ -1,0 +1,65 @@
+//! S3 as the cache's source of bytes, for one mount on one core.
+
+use std::sync::Arc;
+
+use tenderfs_byterange::ByteRange;
+use tenderfs_cache::{Class, FillSink, Object, Source, SourceError};
+use tenderfs_s3client::{Client, Error as S3Error, GetRequest, Importance};
+
+use crate::errno::kind_of;
+
+/// Fetches runs of blocks by ranged GETs.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    client: Client,
+}
+
+impl Origin {
+    /// A source behind `client`.
+    pub(crate) const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client, for listings.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Source for Origin {
+    async fn fetch(
+        &self,
+        object: &Arc<Object>,
+        range: ByteRange,
+        class: Class,
+        sink: &mut FillSink,
+    ) -> Result<(), SourceError> {
+        let version = object.version();
+        let request = GetRequest {
+            key: &version.key,
+            etag: &version.etag,
+            range,
+            object_size_bytes: version.size_bytes,
+            importance: importance_of(class),
+        };
+        let mut body = self.client.get(request).await.map_err(|error| source_error(&error))?;
+        while let Some(bytes) = body.next().await.map_err(|error| source_error(&error))? {
+            sink.push(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Which failures are worth another try: a guess is not, and a warm job's fetch is, for nobody asks
+/// again for what it could not get.
+const fn importance_of(class: Class) -> Importance {
+    match class {
+        Class::Demand | Class::Background => Importance::Demand,
+        Class::InFile | Class::Directory => Importance::Prefetch,
+    }
+}
+
+/// What a failed GET means to those who wait for its bytes.
+fn source_error(error: &S3Error) -> SourceError {
+    SourceError::new(kind_of(error), crate::one_line(error))
+}

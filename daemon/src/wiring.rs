@@ -1,0 +1,109 @@
+//! The settings as each part of the daemon wants them.
+//!
+//! The configuration knows none of the crates it configures; this is where their words meet.
+
+use tenderfs_cache::{BLOCK_BYTES, HugePages};
+use tenderfs_fuse::{MountOptions, ReadDirPlus, Wish};
+use tenderfs_s3client::{BucketConfig, CredentialSource, Deadlines, RetryPolicy};
+
+use crate::config::{
+    Access, Addressing, FuseSettings, Limits, MountSettings, ReadAheadSettings, S3Settings,
+    Settings, Verify,
+};
+use crate::engine::Window;
+
+/// Where the credentials of a mount come from.
+pub(crate) fn credential_source(mount: &MountSettings) -> CredentialSource {
+    if mount.anonymous {
+        return CredentialSource::Anonymous;
+    }
+    CredentialSource::Chain { profile: mount.profile.clone(), region: mount.region.clone() }
+}
+
+/// Where a mount's bucket is and how it is asked.
+pub(crate) fn bucket_config(
+    mount: &MountSettings,
+    s3: &S3Settings,
+    connections_per_core: usize,
+) -> BucketConfig {
+    BucketConfig {
+        name: mount.bucket.clone(),
+        region: mount.region.clone(),
+        endpoint_url: mount.endpoint_url.clone(),
+        addressing: match mount.addressing {
+            Addressing::Auto => tenderfs_s3client::Addressing::Auto,
+            Addressing::Path => tenderfs_s3client::Addressing::Path,
+            Addressing::VirtualHost => tenderfs_s3client::Addressing::VirtualHost,
+        },
+        ca_bundle: mount.ca_bundle.clone(),
+        requester_pays: mount.requester_pays,
+        deadlines: Deadlines {
+            connect: s3.connect_timeout,
+            first_byte: s3.first_byte_timeout,
+            stall: s3.stall_timeout,
+            whole: s3.request_timeout,
+        },
+        retry: RetryPolicy {
+            attempts_max: s3.attempts_max,
+            backoff_first: s3.backoff_first,
+            backoff_max: s3.backoff_max,
+        },
+        connections_max: connections_per_core,
+    }
+}
+
+/// What the kernel is asked to mount.
+pub(crate) fn mount_options(mount: &MountSettings) -> MountOptions {
+    MountOptions {
+        source: mount.source(),
+        mountpoint: mount.mountpoint.clone(),
+        read_only: mount.read_only,
+        access: match mount.access {
+            Access::Owner => tenderfs_fuse::Access::OwnerOnly,
+            Access::Root => tenderfs_fuse::Access::AllowRoot,
+            Access::All => tenderfs_fuse::Access::AllowOther,
+        },
+    }
+}
+
+/// What is asked of the kernel at INIT.
+pub(crate) fn wish(fuse: &FuseSettings) -> Wish {
+    Wish {
+        request_bytes_max: fuse.request_bytes_max,
+        read_ahead_bytes: u32::try_from(fuse.read_ahead_bytes).unwrap_or(u32::MAX),
+        max_background: fuse.max_background,
+        congestion_threshold: fuse.congestion_threshold,
+        readdirplus: ReadDirPlus::Auto,
+    }
+}
+
+/// The bounds of read-ahead windows; `None` if it is off.
+pub(crate) fn window(settings: &ReadAheadSettings) -> Option<Window> {
+    let budget = settings.in_flight_bytes / BLOCK_BYTES;
+    settings.enabled.then(|| Window {
+        first_blocks: settings.first_blocks,
+        max_blocks: settings.max_blocks,
+        budget_blocks: u32::try_from(budget).unwrap_or(u32::MAX),
+    })
+}
+
+/// What the cache is told.
+pub(crate) fn cache_settings(
+    settings: &Settings,
+    limits: &Limits,
+) -> tenderfs_cache::CacheSettings {
+    tenderfs_cache::CacheSettings {
+        dir: settings.cache.dir.clone(),
+        disk_size_bytes: settings.cache.size_bytes,
+        free_space_ratio: settings.cache.free_space_ratio,
+        arena_bytes: limits.arena_bytes,
+        prefetch_in_flight_bytes: limits.prefetch_in_flight_bytes,
+        verify: match settings.cache.verify {
+            Verify::FirstUse => tenderfs_cache::Verify::FirstUse,
+            Verify::Always => tenderfs_cache::Verify::Always,
+            Verify::Never => tenderfs_cache::Verify::Never,
+        },
+        huge_pages: HugePages::Advised,
+        catalogue_cache_bytes: limits.catalogue_cache_bytes,
+    }
+}

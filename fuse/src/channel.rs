@@ -1,0 +1,217 @@
+//! One core's end of the connection to the kernel: requests come out, replies go in.
+//!
+//! Invariants:
+//! - A reply goes through the channel its request came from: the kernel looks for the request
+//!   among those this descriptor has read.
+//! - A future of [`Channel::receive`] may be dropped at any time without losing a request: nothing
+//!   is awaited between the read of a request and its return.
+
+mod device;
+mod readiness;
+
+use crate::counters::Counters;
+use crate::errno::Errno;
+use crate::error::Error;
+use crate::init::Negotiated;
+use crate::reply::Reply;
+use crate::request::{Ino, Request, Unique};
+use device::{DeviceTransport, Outcome, Written};
+use readiness::Waking;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+/// A descriptor of the connection on its way to the core that will serve it.
+#[derive(Debug)]
+pub struct Device {
+    pub(crate) fd: OwnedFd,
+    pub(crate) session: Arc<OwnedFd>,
+    pub(crate) owner: Option<u32>,
+    pub(crate) counters: Arc<Counters>,
+    /// How many devices the session has handed out.
+    pub(crate) siblings: Arc<AtomicUsize>,
+}
+
+/// One core's end of the connection. Clones are the same end.
+#[derive(Debug, Clone)]
+pub struct Channel(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    transport: Transport,
+    /// For notifications, which may block and so are written by another thread.
+    session: Arc<OwnedFd>,
+    /// The one user besides root who is served; `None` serves all that the kernel lets in.
+    owner: Option<u32>,
+    counters: Arc<Counters>,
+}
+
+/// How requests and replies travel. A ring (FUSE over io_uring) would be the second variant.
+#[derive(Debug)]
+enum Transport {
+    Device(DeviceTransport),
+}
+
+/// What came out of a [`Channel`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A request to be answered.
+    Request(Request),
+    /// The mount is gone: unmounted, or its connection aborted. Nothing will come any more.
+    Unmounted,
+}
+
+/// What became of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel has it.
+    Delivered,
+    /// Nobody waits for it any more: the request was aborted, or is not known to this channel.
+    Gone,
+    /// The mount is gone.
+    Unmounted,
+}
+
+impl Device {
+    /// Ties the descriptor to the runtime of this thread.
+    pub fn open(self, negotiated: &Negotiated) -> io::Result<Channel> {
+        let waking = Waking::among(self.siblings.load(Ordering::Relaxed));
+        let transport = DeviceTransport::new(self.fd, negotiated.request_buffer_bytes(), waking)?;
+        Ok(Channel(Rc::new(Inner {
+            transport: Transport::Device(transport),
+            session: self.session,
+            owner: self.owner,
+            counters: self.counters,
+        })))
+    }
+}
+
+impl AsFd for Device {
+    /// The descriptor, for a holder that keeps it open over a restart.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Channel {
+    /// The next request. What makes no sense, or comes from a user without access, is answered
+    /// here, counted, and not returned.
+    ///
+    /// Lets the other tasks of the thread run once before it reads, so that a request that can be
+    /// answered at once is answered before the next one is looked for. A channel that is not
+    /// received from any more must be dropped: it may have been chosen to be woken.
+    pub async fn receive(&self) -> Result<Received, Error> {
+        let Inner { transport: Transport::Device(device), counters, .. } = &*self.0;
+        let_others_run().await;
+        let mut woken = false;
+        loop {
+            match device.read(Request::decode) {
+                Outcome::Read(Ok(request)) => {
+                    counters.group(request.op.group()).requests.inc();
+                    if self.may(&request) {
+                        return Ok(Received::Request(request));
+                    }
+                    counters.denied.inc();
+                    self.send(request.unique, &Reply::Error(Errno::EACCES))?;
+                }
+                Outcome::Read(Err(malformed)) => {
+                    counters.malformed.inc();
+                    if let Some(unique) = malformed.unique {
+                        self.send(unique, &Reply::Error(Errno::EIO))?;
+                    }
+                }
+                Outcome::Nothing => {
+                    if std::mem::replace(&mut woken, true) {
+                        counters.empty_wakeups.inc();
+                    }
+                    device.readable().await.map_err(|source| Error::Receive { source })?;
+                }
+                Outcome::Unmounted => return Ok(Received::Unmounted),
+                Outcome::Failed(source) => return Err(Error::Receive { source }),
+            }
+        }
+    }
+
+    /// Answers the request `unique`, which must have come out of this channel. Data is copied by
+    /// the kernel before this returns.
+    pub fn send(&self, unique: Unique, reply: &Reply<'_>) -> Result<Sent, Error> {
+        let Inner { transport: Transport::Device(device), counters, .. } = &*self.0;
+        let (head, payload) = reply.encode(unique);
+        match reply {
+            Reply::Error(_) => counters.errors.inc(),
+            Reply::Data(_) => {
+                counters.data_bytes.add(u64::try_from(payload.len_bytes()).unwrap_or(u64::MAX));
+            }
+            _ => {}
+        }
+        match device.write(&head, payload) {
+            Written::Done => Ok(Sent::Delivered),
+            Written::Gone => {
+                counters.gone.inc();
+                Ok(Sent::Gone)
+            }
+            Written::Unmounted => Ok(Sent::Unmounted),
+            Written::Failed(source) => {
+                Err(Error::Send { bytes: head.bytes().len() + payload.len_bytes(), source })
+            }
+        }
+    }
+
+    /// Makes the kernel drop the attributes of `ino` and its pages in `range`, `None` for all of
+    /// them. Waits for pages that are being read, so do not await it in the task that must answer
+    /// that read.
+    pub async fn notify_inval_inode(
+        &self,
+        ino: Ino,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<(), Error> {
+        let message = device::inval_inode(ino, range);
+        self.notify(message).await
+    }
+
+    /// Makes the kernel forget what it knows of `name` in `parent`. Waits for lookups in `parent`,
+    /// so do not await it in the task that must answer one.
+    pub async fn notify_inval_entry(&self, parent: Ino, name: &[u8]) -> Result<(), Error> {
+        let message = device::inval_entry(parent, name);
+        self.notify(message).await
+    }
+
+    /// Counts of the mount.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// The kernel takes locks while it serves a notification, and who holds them may be waiting
+    /// for an answer of this very thread; so another thread writes it.
+    async fn notify(&self, message: Vec<u8>) -> Result<(), Error> {
+        let session = Arc::clone(&self.0.session);
+        let written = tokio::task::spawn_blocking(move || device::notify(&session, &message));
+        match written.await {
+            Ok(written) => written.map_err(|source| Error::Notify { source }),
+            Err(error) => Err(Error::Notify { source: io::Error::other(error) }),
+        }
+    }
+
+    fn may(&self, request: &Request) -> bool {
+        let uid = request.caller.uid;
+        self.0.owner.is_none_or(|owner| uid == owner || uid == 0) || request.op.is_beyond_access()
+    }
+}
+
+/// Lets every task that is ready now run before the current one goes on.
+async fn let_others_run() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,13 @@
+//! Real mounts, served by the crate's channels on two cores. They need root and /dev/fuse, and say
+//! so where they lack them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says what it skips, and what fails in its helpers fails the test"
+)]
+
+mod memfs;
+
+mod lifecycle;
+mod reading;
+mod users;

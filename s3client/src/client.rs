@@ -1,0 +1,363 @@
+//! One core's hand on a bucket: asks, waits, checks, asks again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use tenderfs_byterange::ByteRange;
+use tokio::time::{Instant, timeout};
+
+use crate::addressing::Place;
+use crate::answer;
+use crate::body::Body;
+use crate::bucket::Bucket;
+use crate::connection::Connection;
+use crate::counters::Operation;
+use crate::credentials::Keys;
+use crate::deadlines::StallWatch;
+use crate::error::{AnswerFault, Deadline, Error};
+use crate::listing::{self, ListPage, ListRequest, ListedObject};
+use crate::pool::{LEFTOVER_BYTES_MAX, Pool, Slot, Wanted};
+use crate::refusal::{self, Refused};
+use crate::retry::{Importance, Retry, Verdict};
+use crate::signing::{self, Ask};
+
+/// Largest listing: 1000 keys of 1024 bytes, each three times as long when encoded, and as much
+/// again for the rest, doubled.
+const LISTING_BYTES_MAX: usize = 16 << 20;
+/// Largest error message.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// How long a request waits for credentials that the store called expired to be renewed.
+const RENEWAL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// One core's client of a bucket. Cheap to clone; clones share their connections.
+///
+/// Must be used inside a tokio current-thread runtime, on the thread it was made on.
+#[derive(Clone)]
+pub struct Client {
+    core: Rc<Core>,
+}
+
+/// A ranged GET of one version of an object.
+#[derive(Debug, Clone, Copy)]
+pub struct GetRequest<'a> {
+    /// The object.
+    pub key: &'a str,
+    /// The version, as S3 gave it, quotes included; empty for any.
+    pub etag: &'a str,
+    /// The bytes, which must be in the object.
+    pub range: ByteRange,
+    /// The size of that version.
+    pub object_size_bytes: u64,
+    /// Whether failures are retried.
+    pub importance: Importance,
+}
+
+impl Client {
+    /// A client without connections yet.
+    pub fn new(bucket: Arc<Bucket>) -> Self {
+        Self { core: Rc::new(Core { pool: Pool::new(Arc::clone(&bucket)), bucket }) }
+    }
+
+    /// The bucket asked.
+    pub fn bucket(&self) -> &Arc<Bucket> {
+        &self.core.bucket
+    }
+
+    /// Checks that the bucket answers and lets us list `prefix`.
+    pub async fn probe(&self, prefix: &str) -> Result<(), Error> {
+        let prefix = prefix.to_owned();
+        let request = ListRequest { prefix, keys_max: Some(1), ..ListRequest::default() };
+        self.list(&request).await.map(|_| ())
+    }
+
+    /// One page of a listing.
+    pub async fn list(&self, request: &ListRequest) -> Result<ListPage, Error> {
+        let core = &self.core;
+        let mut course = Course::new(&core.bucket, Operation::List, Importance::Demand);
+        loop {
+            match course.within(core.list(request)).await {
+                Ok(page) => return Ok(page),
+                Err(error) => course.after(error).await?,
+            }
+        }
+    }
+
+    /// What the store says of the object `key`.
+    pub async fn head(&self, key: &str, importance: Importance) -> Result<ListedObject, Error> {
+        let core = &self.core;
+        let mut course = Course::new(&core.bucket, Operation::Head, importance);
+        loop {
+            match course.within(core.head(key, importance)).await {
+                Ok(object) => return Ok(object),
+                Err(error) => course.after(error).await?,
+            }
+        }
+    }
+
+    /// Bytes of an object. Returns once the head of the answer was checked.
+    pub async fn get(&self, request: GetRequest<'_>) -> Result<Body, Error> {
+        if request.range.end() > request.object_size_bytes {
+            let key = request.key.to_owned();
+            return Err(Error::RangeNotSatisfiable { key, range: request.range });
+        }
+        Body::open(Rc::clone(&self.core), request).await
+    }
+}
+
+/// What the clones of a client share.
+pub(crate) struct Core {
+    pub(crate) bucket: Arc<Bucket>,
+    pool: Pool,
+}
+
+impl Core {
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, Error> {
+        let mut answer = self.ask(&Ask::List(request), Importance::Demand).await?;
+        if answer.status != StatusCode::OK {
+            let status = answer.status.as_u16();
+            return Err(Error::wrong(AnswerFault::Status { status }));
+        }
+        let (bytes, read) = answer.read(LISTING_BYTES_MAX).await;
+        read?;
+        answer.settle(self);
+        let parsed = listing::parse(request, &bytes)?;
+        self.bucket.counters().listing_entries_skipped.add(parsed.skipped);
+        Ok(parsed.page)
+    }
+
+    async fn head(&self, key: &str, importance: Importance) -> Result<ListedObject, Error> {
+        let answer = self.ask(&Ask::Head { key }, importance).await?;
+        let object = answer::read_head(key, answer.status, &answer.headers);
+        answer.settle(self);
+        object
+    }
+
+    /// Asks once and waits for the head of an answer that is no refusal.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>, importance: Importance) -> Result<Answer, Error> {
+        let place = self.bucket.place();
+        let slot = self.pool.slot(importance).await;
+        let mut answer = self.send(ask, place, slot).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        // A message that breaks off still says what it says.
+        let (body, _read) = answer.read(REFUSAL_BYTES_MAX).await;
+        let refused = Refused { ask, place: &answer.place };
+        let error = refusal::error(refused, answer.status, &answer.headers, &body);
+        answer.settle(self);
+        Err(error)
+    }
+
+    /// Sends `ask` by a kept connection, and if that turns out to have died, by a new one.
+    async fn send(&self, ask: &Ask<'_>, place: Arc<Place>, slot: Slot) -> Result<Answer, Error> {
+        let counters = self.bucket.counters();
+        let after = self.bucket.config().deadlines.first_byte;
+        let mut wanted = Wanted::Any;
+        loop {
+            let keys = self.bucket.credentials().keys();
+            let now = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+            let payer = self.bucket.payer();
+            let request = signing::signed(ask, &place, keys.signing.as_ref(), payer, now)?;
+            let mut connection = self.pool.connection(&place, wanted).await?;
+            let sent = Instant::now();
+            counters.of(ask.operation()).requests.inc();
+            let head = match timeout(after, connection.send(request)).await {
+                Err(_) => {
+                    let deadline = Deadline::FirstByte;
+                    return Err(Error::DeadlineExpired { deadline, after });
+                }
+                Ok(Err(_)) if connection.was_stale() => {
+                    // Servers close idle connections when they like; that is no failure.
+                    counters.connections_stale.inc();
+                    wanted = Wanted::New;
+                    continue;
+                }
+                Ok(Err(source)) => {
+                    return Err(Error::ConnectionBroken { endpoint: place.label(), source });
+                }
+                Ok(Ok(head)) => head,
+            };
+            counters.of(ask.operation()).first_byte.observe(sent.elapsed());
+            let (head, body) = head.into_parts();
+            #[allow(clippy::cast_possible_truncation, reason = "a status has three digits")]
+            if let Some(class) = counters.statuses((head.status.as_u16() / 100) as u8) {
+                class.inc();
+            }
+            return Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body,
+                ended: false,
+                watch: StallWatch::new(self.bucket.config().deadlines.stall),
+                connection,
+                place,
+                _slot: slot,
+            });
+        }
+    }
+}
+
+/// An answer whose head has come.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: Incoming,
+    ended: bool,
+    watch: StallWatch,
+    connection: Connection,
+    place: Arc<Place>,
+    _slot: Slot,
+}
+
+impl Answer {
+    /// The next bytes of the body, waiting for them at most for `left`; `None` at its end.
+    pub(crate) async fn next(
+        &mut self,
+        bucket: &Bucket,
+        left: Duration,
+    ) -> Result<Option<Bytes>, Error> {
+        let started = Instant::now();
+        let frame = loop {
+            let wait = self.watch.left().saturating_sub(started.elapsed());
+            let frame = self.connection.frame(&mut self.body);
+            let Ok(frame) = timeout(wait.min(left), frame).await else {
+                let deadlines = &bucket.config().deadlines;
+                let (deadline, after) = if wait < left {
+                    (Deadline::Stall, deadlines.stall)
+                } else {
+                    (Deadline::Whole, deadlines.whole)
+                };
+                return Err(Error::DeadlineExpired { deadline, after });
+            };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                None => break None,
+                Some(Ok(Ok(bytes))) => break Some(bytes),
+                Some(Ok(Err(_trailers))) => {}
+                Some(Err(source)) => {
+                    return Err(Error::ConnectionBroken { endpoint: self.place.label(), source });
+                }
+            }
+        };
+        match &frame {
+            None => self.ended = true,
+            Some(bytes) => {
+                self.watch.received(bytes.len(), started.elapsed());
+                bucket.counters().bytes_received.add(bytes.len() as u64);
+            }
+        }
+        Ok(frame)
+    }
+
+    /// The whole body of at most `limit_bytes`, or as much of it as came before an error.
+    async fn read(&mut self, limit_bytes: usize) -> (Vec<u8>, Result<(), Error>) {
+        let mut whole = Vec::new();
+        let bucket = Arc::clone(self.connection.bucket());
+        loop {
+            match self.next(&bucket, Duration::MAX).await {
+                Ok(None) => return (whole, Ok(())),
+                Ok(Some(bytes)) if whole.len() + bytes.len() <= limit_bytes => {
+                    whole.extend_from_slice(&bytes);
+                }
+                Ok(Some(_)) => {
+                    return (whole, Err(Error::wrong(AnswerFault::BodyTooLarge { limit_bytes })));
+                }
+                Err(error) => return (whole, Err(error)),
+            }
+        }
+    }
+
+    /// Keeps the connection if nothing, or little, of the body is left to read; else closes it.
+    pub(crate) fn settle(self, core: &Core) {
+        let ended = self.ended || self.body.is_end_stream();
+        let left_bytes = self.body.size_hint().upper();
+        if ended {
+            core.pool.keep(self.connection, &self.place, None);
+        } else if left_bytes.is_some_and(|left| left <= LEFTOVER_BYTES_MAX) {
+            core.pool.keep(self.connection, &self.place, Some(self.body));
+        }
+    }
+}
+
+/// One request from its first attempt to its last.
+pub(crate) struct Course {
+    bucket: Arc<Bucket>,
+    operation: Operation,
+    retry: Retry,
+    started: Instant,
+    region_learned: bool,
+    keys_renewed: bool,
+    /// The keys that were current before the attempt under way.
+    keys: Arc<Keys>,
+}
+
+impl Course {
+    pub(crate) fn new(bucket: &Arc<Bucket>, operation: Operation, importance: Importance) -> Self {
+        Self {
+            bucket: Arc::clone(bucket),
+            operation,
+            retry: Retry::new(bucket.config().retry.clone(), importance),
+            started: Instant::now(),
+            region_learned: false,
+            keys_renewed: false,
+            keys: bucket.credentials().keys(),
+        }
+    }
+
+    /// What is left of the whole deadline.
+    pub(crate) fn left(&self) -> Duration {
+        self.bucket.config().deadlines.whole.saturating_sub(self.started.elapsed())
+    }
+
+    /// `attempt`, ended by the whole deadline.
+    pub(crate) async fn within<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        timeout(self.left(), attempt).await.unwrap_or_else(|_| {
+            let after = self.bucket.config().deadlines.whole;
+            Err(Error::DeadlineExpired { deadline: Deadline::Whole, after })
+        })
+    }
+
+    /// Counts the failure of an attempt and waits until the next one is due, or gives the error
+    /// back if there is none.
+    pub(crate) async fn after(&mut self, error: Error) -> Result<(), Error> {
+        let bucket = Arc::clone(&self.bucket);
+        let counters = bucket.counters();
+        counters.errors(error.kind()).inc();
+        counters.of(self.operation).errors.inc();
+        if !self.mended(&error).await {
+            match self.retry.next(&error, rand::random(), self.left()) {
+                Verdict::GiveUp => return Err(error),
+                Verdict::Wait(wait) => {
+                    counters.of(self.operation).retries.inc();
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+        self.keys = bucket.credentials().keys();
+        Ok(())
+    }
+
+    /// Whether what caused `error` was put right, which is tried once for each cause.
+    async fn mended(&mut self, error: &Error) -> bool {
+        match error {
+            Error::WrongRegion { actual: Some(region), .. } if !self.region_learned => {
+                self.region_learned = true;
+                self.bucket.learn_region(region)
+            }
+            Error::CredentialsExpired if !self.keys_renewed => {
+                self.keys_renewed = true;
+                let renewed = self.bucket.credentials().renewed(&self.keys);
+                timeout(self.left().min(RENEWAL_WAIT_MAX), renewed).await.unwrap_or(false)
+            }
+            _ => false,
+        }
+    }
+}

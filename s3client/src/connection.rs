@@ -1,0 +1,251 @@
+//! One HTTP/1.1 connection, driven by whoever waits for its answer.
+//!
+//! hyper splits a connection into a sender, a body and a driver that must be polled for the other
+//! two to move. Usually the driver is a task of its own; here the waiting future polls it itself.
+//! That spares a task switch for every chunk of a body, stops reading when nobody waits, and leaves
+//! nothing running when a future is dropped.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::addressing::Place;
+use crate::bucket::Bucket;
+use crate::error::Error;
+use crate::signing::NoBody;
+
+/// Bytes read from the socket at once.
+const READ_BYTES: usize = 256 << 10;
+/// Largest head of an answer.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// A connection to the store.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<NoBody>,
+    /// `None` once the connection has ended.
+    driver: Option<Pin<Box<Driver>>>,
+    /// Whether an answer has already come by it.
+    used: bool,
+    /// Whether any byte has come since the last request.
+    heard: Rc<Cell<bool>>,
+    bucket: Arc<Bucket>,
+}
+
+type Driver = http1::Connection<TokioIo<Stream>, NoBody>;
+
+impl Connection {
+    /// Connects to `place` at one of `addresses`, in that order.
+    pub(crate) async fn open(
+        bucket: &Arc<Bucket>,
+        place: &Place,
+        addresses: &[SocketAddr],
+    ) -> Result<Self, Error> {
+        let unreachable = |source| Error::Unreachable { endpoint: place.label(), source };
+        let socket =
+            tcp(addresses, bucket.config().deadlines.connect).await.map_err(unreachable)?;
+        let transport = match bucket.tls().filter(|_| place.encrypted()) {
+            None => Transport::Plain(socket),
+            Some(config) => {
+                let name = server_name(place).map_err(unreachable)?;
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream = connector.connect(name, socket).await;
+                Transport::Tls(Box::new(stream.map_err(|error| tls_error(place, error))?))
+            }
+        };
+        let heard = Rc::new(Cell::new(false));
+        let stream = Stream { transport, heard: Rc::clone(&heard) };
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(HEAD_BYTES_MAX)
+            .read_buf_exact_size(Some(READ_BYTES))
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| Error::ConnectionBroken { endpoint: place.label(), source })?;
+        bucket.counters().connections_opened.inc();
+        bucket.counters().connections_open.add(1);
+        let driver = Some(Box::pin(driver));
+        Ok(Self { sender, driver, used: false, heard, bucket: Arc::clone(bucket) })
+    }
+
+    /// The bucket it leads to.
+    pub(crate) fn bucket(&self) -> &Arc<Bucket> {
+        &self.bucket
+    }
+
+    /// Whether a request that just failed found the connection dead: it had served before, and no
+    /// byte of an answer came.
+    pub(crate) fn was_stale(&self) -> bool {
+        self.used && !self.heard.get()
+    }
+
+    /// Moves the connection on; afterwards it may have ended.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            // How it ended is told to whoever waits for an answer or a body.
+            self.driver = None;
+        }
+    }
+
+    /// Whether the connection looks alive, after looking.
+    pub(crate) async fn is_alive(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(self.driver.is_some() && !self.sender.is_closed())
+        })
+        .await
+    }
+
+    /// Sends `request` and waits for the head of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<NoBody>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await?;
+        self.heard.set(false);
+        let mut answer = Box::pin(self.sender.send_request(request));
+        let answer = poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await?;
+        self.used = true;
+        Ok(answer)
+    }
+
+    /// Waits for the next frame of `body`.
+    pub(crate) async fn frame(
+        &mut self,
+        body: &mut Incoming,
+    ) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Pin::new(&mut *body).poll_frame(cx)
+        })
+        .await
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.bucket.counters().connections_open.add(-1);
+    }
+}
+
+/// A socket to the first of `addresses` that answers.
+async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> io::Result<TcpStream> {
+    // One dead address among several must not use up the time of the others.
+    let share = deadline / u32::try_from(addresses.len().clamp(1, 3)).unwrap_or(1);
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                // Without it, every small request waits for the acknowledgement of the one before.
+                socket.set_nodelay(true)?;
+                return Ok(socket);
+            }
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(failure)
+}
+
+/// The name that the store's certificate must be for.
+fn server_name(place: &Place) -> io::Result<ServerName<'static>> {
+    match place.host() {
+        Err(address) => Ok(ServerName::IpAddress(address.into())),
+        Ok(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other),
+    }
+}
+
+/// A handshake that failed: by TLS itself, or because the connection did.
+fn tls_error(place: &Place, source: io::Error) -> Error {
+    let endpoint = place.label();
+    let cause = source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    if cause.is_some() {
+        Error::Tls { endpoint, source }
+    } else {
+        Error::Unreachable { endpoint, source }
+    }
+}
+
+/// Bytes to and from the store.
+struct Stream {
+    transport: Transport,
+    heard: Rc<Cell<bool>>,
+}
+
+/// How they are carried.
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { transport, heard } = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if buffer.filled().len() > before {
+            heard.set(true);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

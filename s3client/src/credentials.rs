@@ -1,0 +1,263 @@
+//! Who asks: credentials, where they come from, and how they stay fresh.
+//!
+//! Readers take the current keys without waiting; one task per [`Credentials`] renews them before
+//! they expire, and sooner where the store says that they have.
+//!
+//! Invariant: nothing here prints a secret.
+
+mod chain;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::error::{Error, causes};
+use crate::secret::Secret;
+use chain::Chain;
+
+/// How long before their expiry credentials are renewed.
+const RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// The shortest time between two renewals, whatever expiry a provider claims.
+const RENEW_PAUSE_MIN: Duration = Duration::from_secs(10);
+/// The longest wait between failed renewals.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// Where credentials come from.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// The places where AWS tools look: environment, profile, web identity, ECS, IMDS.
+    Chain {
+        /// The profile to use and nothing else; `None`: all places in that order.
+        profile: Option<String>,
+        /// The region of the services that hand out credentials (STS, SSO).
+        region: Option<String>,
+    },
+    /// These.
+    Static {
+        /// The public half.
+        access_key_id: String,
+        /// The secret half.
+        secret_access_key: Secret,
+        /// The token of temporary credentials.
+        session_token: Option<Secret>,
+    },
+    /// None: requests are not signed.
+    Anonymous,
+}
+
+/// Shared, refreshed credentials. `Debug` prints `***` for them.
+#[derive(Clone)]
+pub struct Credentials {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    current: ArcSwap<Keys>,
+    /// `None`: they never change.
+    chain: Option<Chain>,
+    /// Somebody was told by the store that the keys have expired.
+    renewal_wanted: Notify,
+    /// How often the keys were renewed.
+    renewals: watch::Sender<u64>,
+}
+
+/// Keys and how long they last.
+pub(crate) struct Keys {
+    pub(crate) signing: Option<rusty_s3::Credentials>,
+    expires: Option<SystemTime>,
+    provider: &'static str,
+}
+
+impl Credentials {
+    /// Looks up credentials at `source`. Needs a tokio runtime with timers and sockets. Looking at
+    /// every place takes a few seconds at most.
+    pub async fn resolve(source: CredentialSource) -> Result<Self, Error> {
+        match source {
+            CredentialSource::Chain { profile, region } => {
+                let chain = Chain::new(profile, region).await;
+                let keys = chain.keys().await?;
+                Ok(Self::with(keys, Some(chain)))
+            }
+            CredentialSource::Static { access_key_id, secret_access_key, session_token } => {
+                let secret = secret_access_key.reveal();
+                let signing = match &session_token {
+                    Some(token) => {
+                        rusty_s3::Credentials::new_with_token(access_key_id, secret, token.reveal())
+                    }
+                    None => rusty_s3::Credentials::new(access_key_id, secret),
+                };
+                let keys = Keys { signing: Some(signing), expires: None, provider: "static" };
+                Ok(Self::with(keys, None))
+            }
+            CredentialSource::Anonymous => {
+                let keys = Keys { signing: None, expires: None, provider: "anonymous" };
+                Ok(Self::with(keys, None))
+            }
+        }
+    }
+
+    fn with(keys: Keys, chain: Option<Chain>) -> Self {
+        let (renewals, _) = watch::channel(0);
+        let current = ArcSwap::from_pointee(keys);
+        let renewal_wanted = Notify::new();
+        Self { shared: Arc::new(Shared { current, chain, renewal_wanted, renewals }) }
+    }
+
+    /// Renews the credentials 5 minutes before they expire, and when the store says that they
+    /// have. Never returns. Failures are logged and tried again; the old credentials stay.
+    pub async fn keep_fresh(self) {
+        let Some(chain) = &self.shared.chain else {
+            return std::future::pending().await;
+        };
+        let mut failures = 0;
+        loop {
+            let expires = self.shared.current.load().expires;
+            let pause = pause(SystemTime::now(), expires, failures);
+            self.wait(pause, failures).await;
+            match chain.keys().await {
+                Ok(keys) => {
+                    failures = 0;
+                    tracing::debug!(provider = keys.provider, "credentials renewed");
+                    self.shared.current.store(Arc::new(keys));
+                    self.shared.renewals.send_modify(|count| *count += 1);
+                }
+                Err(error) => {
+                    failures += 1;
+                    let provider = self.provider();
+                    let error = causes(&error);
+                    tracing::warn!(provider, error, "credentials could not be renewed");
+                }
+            }
+        }
+    }
+
+    /// Waits for `pause` (`None`: for ever) or until a renewal is wanted. After a failure only the
+    /// pause counts, so that a store that refuses everything does not make us ask without end.
+    async fn wait(&self, pause: Option<Duration>, failures: u32) {
+        let paused = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        if failures > 0 {
+            return paused.await;
+        }
+        tokio::select! {
+            () = paused => {}
+            () = self.shared.renewal_wanted.notified() => {}
+        }
+    }
+
+    /// Asks [`Self::keep_fresh`] for other credentials than `keys` and waits for them, at most
+    /// until the future is dropped; `false` at once if they never change.
+    pub(crate) async fn renewed(&self, keys: &Arc<Keys>) -> bool {
+        if self.shared.chain.is_none() {
+            return false;
+        }
+        let mut renewals = self.shared.renewals.subscribe();
+        while Arc::ptr_eq(keys, &self.shared.current.load()) {
+            self.shared.renewal_wanted.notify_one();
+            if renewals.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The keys to sign with now.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.shared.current.load_full()
+    }
+
+    /// Where the credentials came from, for messages.
+    pub fn provider(&self) -> &'static str {
+        self.shared.current.load().provider
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({}: ***)", self.provider())
+    }
+}
+
+/// How long to wait before the next renewal; `None`: credentials without an end are not renewed.
+fn pause(now: SystemTime, expires: Option<SystemTime>, failures: u32) -> Option<Duration> {
+    if failures > 0 {
+        let doubled = Duration::from_secs(1).saturating_mul(1 << (failures - 1).min(16));
+        return Some(doubled.min(FAILURE_PAUSE_MAX));
+    }
+    let left = expires?.duration_since(now).unwrap_or_default();
+    // Some providers hand out credentials that are about to expire: renew those half way.
+    let pause = left.checked_sub(RENEW_BEFORE).unwrap_or(left / 2);
+    Some(pause.max(RENEW_PAUSE_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Proves W21 (credentials are renewed 5 minutes before they expire).
+    #[test]
+    fn credentials_are_renewed_five_minutes_before_they_expire() {
+        let now = SystemTime::UNIX_EPOCH + seconds(1_000_000);
+        for (left, expected) in [(3600, 3300), (310, 10), (301, 10), (240, 120), (15, 10), (0, 10)]
+        {
+            let expires = Some(now + seconds(left));
+            assert_eq!(pause(now, expires, 0), Some(seconds(expected)), "{left} s left");
+        }
+        assert_eq!(pause(now, Some(now - seconds(5)), 0), Some(RENEW_PAUSE_MIN));
+        assert_eq!(pause(now, None, 0), None);
+    }
+
+    #[test]
+    fn failed_renewals_are_tried_again_ever_less_often() {
+        let now = SystemTime::UNIX_EPOCH;
+        let pauses: Vec<_> = (1..9).map(|n| pause(now, None, n).unwrap().as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause(now, None, u32::MAX), Some(FAILURE_PAUSE_MAX));
+    }
+
+    fn resolve(source: CredentialSource) -> Credentials {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(Credentials::resolve(source)).unwrap()
+    }
+
+    #[test]
+    fn no_secret_is_ever_printed() {
+        let source = CredentialSource::Static {
+            access_key_id: "AKIDPUBLIC".into(),
+            secret_access_key: Secret::new("hush-secret"),
+            session_token: Some(Secret::new("hush-token")),
+        };
+        assert!(!format!("{source:?}").contains("hush"), "{source:?}");
+        let credentials = resolve(source);
+        let printed = format!("{credentials:?}");
+        assert!(printed.contains("***") && !printed.contains("hush"), "{printed}");
+        assert_eq!(credentials.provider(), "static");
+        let keys = credentials.keys();
+        assert_eq!(keys.signing.as_ref().unwrap().token(), Some("hush-token"));
+    }
+
+    #[test]
+    fn anonymous_requests_have_no_keys() {
+        let credentials = resolve(CredentialSource::Anonymous);
+        assert!(credentials.keys().signing.is_none());
+        assert_eq!(credentials.provider(), "anonymous");
+    }
+
+    #[test]
+    fn credentials_that_never_change_are_not_waited_for() {
+        let credentials = resolve(CredentialSource::Anonymous);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(!runtime.block_on(credentials.renewed(&credentials.keys())));
+    }
+}

@@ -1,0 +1,244 @@
+//! How fast the lab is, and how well it keeps to a shape.
+//!
+//! `cargo run --release -p tenderfs-lab --example throughput [seconds per run] [runs] [part of a name]`
+//!
+//! Eight raw sockets ask signed GETs and throw the bytes away in the kernel (`MSG_TRUNC`), so that the
+//! client costs as little as it can; one line of each run also copies them, as a client that uses the
+//! bytes does. CPU time is that of the lab's own threads, from `schedstat`. The best of the runs is
+//! printed for speed, all of them for shape.
+#![allow(clippy::print_stdout, reason = "it prints what it measures")]
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{MsgFlags, recv};
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use tenderfs_lab::{Content, Lab, Shape};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const CONNECTIONS: u64 = 8;
+const LARGE_BYTES: u64 = 8 << 20;
+const SMALL_BYTES: u64 = 100 << 10;
+const SMALL_OBJECTS: u64 = 1000;
+
+/// What the clients do with the bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Bytes {
+    Discarded,
+    Copied,
+}
+
+/// One measurement.
+#[derive(Clone, Copy)]
+struct Measured {
+    gets_per_second: f64,
+    gigabytes_per_second: f64,
+    cpu_seconds_per_gigabyte: f64,
+}
+
+/// A request, ready to be written, and the length of its body.
+struct Ask {
+    request: Vec<u8>,
+    body_bytes: u64,
+}
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let seconds: f64 = arguments.next().map_or(Ok(2.0), |text| text.parse())?;
+    let runs: u32 = arguments.next().map_or(Ok(5), |text| text.parse())?;
+    let run = Duration::from_secs_f64(seconds);
+    let only = arguments.next().unwrap_or_default();
+
+    let lab = Lab::builder().threads(2).start()?;
+    lab.create_bucket("bench")?;
+    lab.put("bench", "seeded", Content::seeded(1, 1 << 30))?;
+    lab.put("bench", "bytes", Content::seeded(2, 256 << 20).read(0, 256 << 20))?;
+    for number in 0..SMALL_OBJECTS {
+        lab.put("bench", &format!("small/{number:04}"), Content::seeded(number, SMALL_BYTES))?;
+    }
+    println!("{CONNECTIONS} connections, {runs} runs of {seconds} s, best run of each:");
+    let seeded = ranges(&lab, "seeded", 1 << 30)?;
+    let bytes = ranges(&lab, "bytes", 256 << 20)?;
+    let small = (0..SMALL_OBJECTS)
+        .map(|number| ask(&lab, &format!("small/{number:04}"), None, SMALL_BYTES))
+        .collect::<Result<Vec<Ask>, Failure>>()?;
+    let loads = [
+        ("8 MiB ranges, seeded object", &seeded, Bytes::Discarded),
+        ("8 MiB ranges, object in memory", &bytes, Bytes::Discarded),
+        ("8 MiB ranges, seeded, copied by the client", &seeded, Bytes::Copied),
+        ("100 KiB objects", &small, Bytes::Discarded),
+        ("100 KiB objects, copied by the client", &small, Bytes::Copied),
+    ];
+    for (name, asks, client) in loads.into_iter().filter(|(name, ..)| name.contains(&only)) {
+        let results = (0..runs)
+            .map(|_| measure(&lab, asks, client, run))
+            .collect::<Result<Vec<Measured>, Failure>>()?;
+        let best =
+            results.into_iter().max_by(|a, b| a.gets_per_second.total_cmp(&b.gets_per_second));
+        if let Some(best) = best {
+            println!(
+                "  {name:44} {:6.2} GB/s {:8.0} GETs/s {:.3} CPU s/GB",
+                best.gigabytes_per_second, best.gets_per_second, best.cpu_seconds_per_gigabyte
+            );
+        }
+    }
+    println!("shaped, asked and measured:");
+    let shapes = [
+        ("total 1 GB/s", Shape { total_bytes_per_second: Some(1_000_000_000), ..Shape::default() }),
+        ("total 2 GB/s", Shape { total_bytes_per_second: Some(2_000_000_000), ..Shape::default() }),
+        (
+            "8 x 90 MB/s",
+            Shape { connection_bytes_per_second: Some(90_000_000), ..Shape::default() },
+        ),
+        (
+            "8 x 150 MB/s",
+            Shape { connection_bytes_per_second: Some(150_000_000), ..Shape::default() },
+        ),
+    ];
+    for (name, shape) in shapes.into_iter().filter(|(name, ..)| name.contains(&only)) {
+        lab.shape(shape);
+        let asked = shape
+            .total_bytes_per_second
+            .unwrap_or_else(|| CONNECTIONS * shape.connection_bytes_per_second.unwrap_or(0));
+        for (load, asks) in [("8 MiB", &seeded), ("100 KiB", &small)] {
+            let rates = (0..runs)
+                .map(|_| Ok(measure(&lab, asks, Bytes::Discarded, run)?.gigabytes_per_second))
+                .collect::<Result<Vec<f64>, Failure>>()?;
+            let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.3}")).collect();
+            #[expect(clippy::cast_precision_loss, reason = "printed with three digits")]
+            let asked = asked as f64 / 1e9;
+            println!("  {name:14} {load:8} {asked:.3} GB/s: {}", rates.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// A request for each 8 MiB of the object.
+fn ranges(lab: &Lab, key: &str, size_bytes: u64) -> Result<Vec<Ask>, Failure> {
+    let starts = (0..size_bytes).step_by(usize::try_from(LARGE_BYTES)?);
+    starts.map(|start| ask(lab, key, Some(start), LARGE_BYTES)).collect()
+}
+
+fn ask(lab: &Lab, key: &str, start: Option<u64>, body_bytes: u64) -> Result<Ask, Failure> {
+    let bucket =
+        Bucket::new(lab.endpoint().parse()?, UrlStyle::Path, "bench", lab.region().to_owned())?;
+    let credentials = Credentials::new(lab.access_key(), lab.secret_key());
+    let url = bucket.get_object(Some(&credentials), key).sign(Duration::from_hours(1));
+    let range = start.map_or(String::new(), |start| {
+        format!("Range: bytes={start}-{}\r\n", start + body_bytes - 1)
+    });
+    let query = url.query().unwrap_or("");
+    let request =
+        format!("GET {}?{query} HTTP/1.1\r\nHost: {}\r\n{range}\r\n", url.path(), lab.address());
+    Ok(Ask { request: request.into_bytes(), body_bytes })
+}
+
+fn measure(lab: &Lab, asks: &[Ask], client: Bytes, run: Duration) -> Result<Measured, Failure> {
+    let (stop, gets, bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let cpu_before = lab_cpu()?;
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|number| {
+                let (stop, gets, bytes) = (&stop, &gets, &bytes);
+                scope.spawn(move || {
+                    let from =
+                        usize::try_from(number)? * asks.len() / usize::try_from(CONNECTIONS)?;
+                    let mut connection = Connection::open(lab.address())?;
+                    for ask in asks.iter().cycle().skip(from) {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        connection.get(ask, client)?;
+                        gets.fetch_add(1, Ordering::Relaxed);
+                        bytes.fetch_add(ask.body_bytes, Ordering::Relaxed);
+                    }
+                    Ok::<(), Failure>(())
+                })
+            })
+            .collect();
+        while begin.elapsed() < run {
+            std::thread::park_timeout(run.saturating_sub(begin.elapsed()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| "a client panicked")?)
+    })?;
+    let elapsed = begin.elapsed().as_secs_f64();
+    let cpu = lab_cpu()? - cpu_before;
+    #[expect(clippy::cast_precision_loss, reason = "printed with few digits")]
+    let (gets, gigabytes) = (gets.into_inner() as f64, bytes.into_inner() as f64 / 1e9);
+    Ok(Measured {
+        gets_per_second: gets / elapsed,
+        gigabytes_per_second: gigabytes / elapsed,
+        cpu_seconds_per_gigabyte: cpu / gigabytes,
+    })
+}
+
+/// CPU seconds of the lab's threads so far.
+fn lab_cpu() -> Result<f64, Failure> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        // A client's thread may end meanwhile.
+        let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
+        if name.starts_with("tenderfs-lab") {
+            let schedstat = fs::read_to_string(task.join("schedstat"))?;
+            nanoseconds += schedstat.split(' ').next().unwrap_or("").parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
+}
+
+/// A client's connection.
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; 1 << 20] })
+    }
+
+    fn get(&mut self, ask: &Ask, client: Bytes) -> Result<(), Failure> {
+        self.stream.write_all(&ask.request)?;
+        let fd = self.stream.as_raw_fd();
+        let mut head = 0;
+        // The head is copied, with what comes of the body in the same segment.
+        let mut left = loop {
+            let read = recv(fd, &mut self.buffer[head..head + 4096], MsgFlags::empty())?;
+            if read == 0 {
+                return Err("the server closed the connection".into());
+            }
+            head += read;
+            let end = self.buffer[..head].windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            if let Some(end) = end {
+                if !self.buffer.starts_with(b"HTTP/1.1 20") {
+                    return Err(String::from_utf8_lossy(&self.buffer[..head]).into());
+                }
+                break ask.body_bytes - u64::try_from(head - end - 4)?;
+            }
+        };
+        let flags = match client {
+            Bytes::Discarded => MsgFlags::MSG_TRUNC,
+            Bytes::Copied => MsgFlags::empty(),
+        };
+        while left > 0 {
+            let len = usize::try_from(left)?.min(self.buffer.len());
+            let read = recv(fd, &mut self.buffer[..len], flags)?;
+            if read == 0 {
+                return Err("the body ended early".into());
+            }
+            left -= u64::try_from(read)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! `tenderfs status`: what the daemons of this machine do, for people or as the admin API says it.
+
+use std::fmt::Write as _;
+
+use tenderfs_daemon::admin::model::{Mount, Status};
+use tenderfs_daemon::config::format_bytes;
+
+use crate::admin_client::{self, AdminClient};
+use crate::cli::StatusArgs;
+use crate::error::ToolError;
+use crate::warm;
+
+/// `tenderfs status`.
+pub async fn main(args: &StatusArgs) -> Result<(), ToolError> {
+    let daemons = match (&args.path, &args.socket.socket) {
+        (None, None) => admin_client::all().await?,
+        (path, socket) => {
+            let path = path.clone().unwrap_or_default();
+            let client = admin_client::find(&warm::absolute(&path)?, socket.as_deref()).await?;
+            let status = client.status().await?;
+            vec![(client, status)]
+        }
+    };
+    for (index, (client, status)) in daemons.iter().enumerate() {
+        if args.json {
+            println!("{}", json(status));
+        } else {
+            let gap = if index == 0 { "" } else { "\n" };
+            print!("{gap}{}", text(client, status));
+        }
+    }
+    Ok(())
+}
+
+fn json(status: &Status) -> String {
+    serde_json::to_string_pretty(status)
+        .unwrap_or_else(|error| unreachable!("a status has string keys only: {error}"))
+}
+
+fn text(client: &AdminClient, status: &Status) -> String {
+    let mut text = summary(status);
+    append(&mut text, format_args!("socket   {}\n", client.socket().display()));
+    text
+}
+
+fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
+    let written = text.write_fmt(line);
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
+}
+
+fn summary(status: &Status) -> String {
+    let Status { version, pid, state, cores, memory, cache, .. } = status;
+    let state = format!("{state:?}").to_lowercase();
+    let mut text = format!(
+        "tenderfs {version}, process {pid}, {state}, up {}, {cores} core threads\n",
+        uptime(status.uptime_seconds)
+    );
+    let bytes = format_bytes;
+    append(
+        &mut text,
+        format_args!(
+            "memory   {} of {} used; {} of {} hold blocks\n",
+            bytes(memory.used_bytes),
+            bytes(memory.limit_bytes),
+            bytes(cache.memory.hot_bytes + cache.memory.prefetch_bytes),
+            bytes(cache.memory.limit_bytes),
+        ),
+    );
+    match &cache.disk {
+        None => text.push_str("disk     no disk tier\n"),
+        Some(disk) => append(
+            &mut text,
+            format_args!(
+                "disk     {} of {} in {} objects at {}{}\n",
+                bytes(disk.used_bytes),
+                bytes(disk.limit_bytes),
+                disk.objects,
+                disk.dir,
+                if disk.writable { "" } else { ", turned off after errors" },
+            ),
+        ),
+    }
+    let reads = &cache.reads;
+    let ratio = reads.hit_ratio.map(|ratio| format!(", hit ratio {:.1} %", ratio * 100.0));
+    append(
+        &mut text,
+        format_args!(
+            "reads    {} from memory, {} from disk, {} from S3{}; readers waited {:.1} s\n",
+            reads.memory,
+            reads.disk,
+            reads.s3,
+            ratio.unwrap_or_default(),
+            reads.wait_seconds,
+        ),
+    );
+    for mount in &status.mounts {
+        text.push_str(&mount_lines(mount));
+    }
+    if status.warm_jobs_running > 0 {
+        append(&mut text, format_args!("warm     {} jobs running\n", status.warm_jobs_running));
+    }
+    text
+}
+
+fn mount_lines(mount: &Mount) -> String {
+    let state = format!("{:?}", mount.state).to_lowercase();
+    format!(
+        "mount    {} on {} ({state}): {} served, {} received in {} S3 requests, {} of them failed; {} errors\n",
+        mount.source,
+        mount.mountpoint,
+        format_bytes(mount.served_bytes),
+        format_bytes(mount.s3_received_bytes),
+        mount.s3_requests,
+        mount.s3_errors,
+        mount.errors,
+    )
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        serde_json::from_value(serde_json::json!({
+            "version": "0.1.0", "pid": 7, "started": "2026-01-01T00:00:00Z", "uptime_seconds": 90,
+            "state": "ready", "cores": 2, "warm_jobs_running": 1,
+            "memory": {"limit_bytes": 1 << 30, "used_bytes": 1 << 29, "arena_bytes": 0, "namespace_bytes": 0, "network_bytes": 0},
+            "cache": {
+                "memory": {"limit_bytes": 1 << 29, "hot_bytes": 1 << 20, "prefetch_bytes": 0, "free_bytes": 0, "lent_frames": 0},
+                "disk": null,
+                "reads": {"memory": 3, "disk": 2, "s3": 1, "errors": 0, "hit_ratio": 0.8333, "wait_seconds": 1.25, "fetched_bytes": 9},
+                "prefetch": {"issued_bytes": 0, "used_bytes": 0, "wasted_bytes": 0, "in_flight_bytes": 0},
+            },
+            "mounts": [{
+                "name": "a", "source": "s3://bucket", "mountpoint": "/mnt/data", "state": "mounted", "endpoint": "",
+                "read_only": true, "read_bytes_max": 0, "read_ahead_bytes": 0, "features": [], "requests": 0,
+                "errors": 0, "served_bytes": 2048, "s3_requests": 5, "s3_errors": 1, "s3_received_bytes": 1024,
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn summary_says_what_matters() {
+        let text = summary(&status());
+        for words in [
+            "process 7, ready, up 1 min, 2 core threads",
+            "512 MiB of 1 GiB used",
+            "no disk tier",
+            "hit ratio 83.3 %; readers waited 1.2 s",
+            "s3://bucket on /mnt/data (mounted): 2 KiB served, 1 KiB received in 5 S3 requests, 1 of them failed",
+            "1 jobs running",
+        ] {
+            assert!(text.contains(words), "{words} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn uptime_has_the_two_largest_units() {
+        for (seconds, text) in
+            [(59, "59 s"), (60, "1 min"), (3_660, "1 h 1 min"), (90_000, "1 d 1 h")]
+        {
+            assert_eq!(uptime(seconds), text);
+        }
+    }
+
+    #[test]
+    fn json_is_what_the_admin_api_says() {
+        let read: Status = serde_json::from_str(&json(&status())).unwrap();
+        assert_eq!(read, status());
+    }
+}
