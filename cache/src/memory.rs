@@ -70,6 +70,9 @@ impl Memory {
         }
         let arena = Arena::map(arena_bytes, settings.huge_pages)
             .map_err(|source| CacheError::Arena { arena_bytes, source })?;
+        if let Err(error) = arena.touch_ahead() {
+            tracing::debug!(%error, "the block arena is not touched ahead of its use");
+        }
         // A quarter at most, so that predictions never take the frames that readers need.
         let quarter_bytes = arena.len_bytes() / 4;
         let budget_bytes = usize::try_from(settings.prefetch_in_flight_bytes)
@@ -262,4 +265,61 @@ impl Memory {
 /// Granules of a frame for `len_bytes`, as the prefetch budget counts them.
 fn granules(len_bytes: usize) -> u32 {
     u32::try_from(len_bytes.div_ceil(GRANULE_BYTES).next_power_of_two()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{HugePages, Verify};
+    use crate::version::ObjectId;
+
+    fn memory() -> Memory {
+        let settings = CacheSettings {
+            dir: None,
+            disk_size_bytes: 0,
+            free_space_ratio: 0.0,
+            arena_bytes: ARENA_BYTES_MIN,
+            prefetch_in_flight_bytes: BLOCK_BYTES,
+            verify: Verify::Always,
+            huge_pages: HugePages::Plain,
+            catalogue_cache_bytes: 0,
+        };
+        Memory::open(&settings, Arc::new(Counters::default())).unwrap()
+    }
+
+    fn id(index: u32) -> BlockId {
+        BlockId { object: ObjectId([3; 16]), index }
+    }
+
+    #[test]
+    fn of_two_that_start_a_block_at_once_one_fills_it() {
+        let memory = memory();
+        let first = memory.take_frame(CHUNK_BYTES, Zone::Hot).unwrap();
+        let second = memory.take_frame(CHUNK_BYTES, Zone::Hot).unwrap();
+        let free_bytes = memory.arena.free_bytes();
+        let new = memory.enter(id(0), first, Class::Demand).ok().unwrap();
+        let here = memory.enter(id(0), second, Class::InFile).err().unwrap();
+        assert!(Arc::ptr_eq(&new.block, &here));
+        assert_eq!(memory.arena.free_bytes(), free_bytes + CHUNK_BYTES, "its frame came back");
+        memory.discard(&new.block);
+        assert!(!memory.has(id(0)));
+    }
+
+    #[test]
+    fn a_frame_is_had_by_clearing_a_chunk_of_small_ones() {
+        let memory = memory();
+        let blocks = u32::try_from(ARENA_BYTES_MIN / GRANULE_BYTES).unwrap();
+        for index in 0..blocks {
+            let Some(frame) = memory.take_frame(100, Zone::Prefetch) else { panic!("{index}") };
+            let mut new = memory.enter(id(index), frame, Class::InFile).ok().unwrap();
+            new.filler.push(&[0; 100]);
+        }
+        // Every chunk has one that is pinned, but for the last.
+        let pins: Vec<_> =
+            (0..blocks - 64).step_by(64).map(|index| memory.get(id(index)).unwrap()).collect();
+        assert!(memory.take_frame(CHUNK_BYTES, Zone::Prefetch).is_some());
+        assert!(memory.take_frame(CHUNK_BYTES, Zone::Prefetch).is_none());
+        drop(pins);
+        assert!(memory.take_frame(CHUNK_BYTES, Zone::Hot).is_some());
+    }
 }

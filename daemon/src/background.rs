@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tracing::warn;
 
-use crate::{admin, notify};
 use crate::run::{Daemon, DaemonError};
+use crate::{admin, notify};
 
 /// The running thread; [`Background::stop`] ends it.
 pub(crate) struct Background {

@@ -24,7 +24,8 @@ use futures_util::FutureExt;
 use tenderfs_byterange::ByteRange;
 use tenderfs_cache::{BlockRun, Class, Object, ReadError, Tier, View};
 use tenderfs_fuse::{
-    Channel, DirectoryBuffer, Entry, Errno, Fh, Ino, Op, OpenFlags, Received, Reply, Request, Sent, Unique,
+    Channel, DirectoryBuffer, Entry, Errno, Fh, Ino, Op, OpenFlags, Received, Reply, Request, Sent,
+    Unique,
 };
 use tracing::{debug, error, warn};
 
@@ -38,6 +39,9 @@ use handles::OpenFile;
 pub(crate) use handles::Handles;
 pub(crate) use interrupts::Interrupts;
 pub(crate) use read_ahead::Window;
+
+/// `FUSE_IOCTL` of linux/fuse.h.
+const IOCTL: u32 = 39;
 
 /// Serves `mount` on this core until it is unmounted.
 pub(crate) async fn serve(core: Rc<Core>, mount: Arc<Mount>, channel: Channel) {
@@ -71,8 +75,11 @@ impl Server {
             let (unique, op_group, started) = (request.unique, request.op.group(), Instant::now());
             if AssertUnwindSafe(server.answer(request)).catch_unwind().await.is_err() {
                 server.mount.counters.panics.inc();
-                error!(mount = server.mount.settings.name, "a request panicked and was answered EIO");
-                server.send(unique, Reply::Error(Errno::EIO));
+                error!(
+                    mount = server.mount.settings.name,
+                    "a request panicked and was answered EIO"
+                );
+                server.send(unique, &Reply::Error(Errno::EIO));
             }
             server.channel.counters().observe(op_group, started.elapsed());
         });
@@ -82,8 +89,8 @@ impl Server {
         }
     }
 
-    fn send(&self, unique: Unique, reply: Reply<'_>) -> bool {
-        match self.channel.send(unique, &reply) {
+    fn send(&self, unique: Unique, reply: &Reply<'_>) -> bool {
+        match self.channel.send(unique, reply) {
             Ok(Sent::Delivered) => true,
             Ok(Sent::Gone | Sent::Unmounted) => false,
             Err(error) => {
@@ -135,13 +142,13 @@ impl Server {
                 return;
             }
             Op::Destroy => {
-                self.send(unique, Reply::Empty);
+                self.send(unique, &Reply::Empty);
                 return;
             }
             at_once => self.answer_at_once(unique, ino, at_once),
         };
         if let Err(errno) = outcome {
-            self.send(unique, Reply::Error(errno));
+            self.send(unique, &Reply::Error(errno));
         }
     }
 
@@ -152,29 +159,33 @@ impl Server {
             Op::Open { flags } => self.open(unique, ino, flags)?,
             Op::Release { fh } => {
                 self.mount.handles.close_file(fh);
-                self.send(unique, Reply::Empty);
+                self.send(unique, &Reply::Empty);
             }
             Op::ReadDir { fh, offset, size_bytes, listing } => {
-                self.read_directory(unique, ino, fh, offset, DirectoryBuffer::new(size_bytes, listing))?;
+                let buffer = DirectoryBuffer::new(size_bytes, listing);
+                self.read_directory(unique, (ino, fh), offset, buffer)?;
             }
             Op::ReleaseDir { fh } => {
                 self.mount.handles.close_directory(fh);
-                self.send(unique, Reply::Empty);
+                self.send(unique, &Reply::Empty);
             }
             Op::StatFs => {
-                self.send(unique, Reply::StatFs(attributes::statfs()));
+                self.send(unique, &Reply::StatFs(attributes::statfs()));
             }
             Op::GetXattr { name, size_bytes } => self.get_xattr(unique, ino, &name, size_bytes)?,
             Op::ListXattr { size_bytes } => self.list_xattr(unique, ino, size_bytes)?,
             Op::Fsync { .. } | Op::FsyncDir | Op::Access { .. } => {
-                self.send(unique, Reply::Empty);
+                self.send(unique, &Reply::Empty);
             }
-            // ENOSYS is taken as success for ever after: one message less for each close(2), and
-            // a file without holes for SEEK_HOLE.
-            Op::Flush { .. } | Op::Lseek { .. } => return Err(Errno::ENOSYS),
             Op::ReadLink => return Err(Errno::EINVAL),
             Op::Mutation(_) => return Err(Errno::EROFS),
-            Op::Unknown { .. } => return Err(Errno::ENOSYS),
+            // Python asks every file it opens whether it is a terminal.
+            Op::Unknown { opcode: IOCTL } => return Err(Errno::ENOTTY),
+            // For FLUSH and LSEEK the kernel takes ENOSYS as success for ever after: one message
+            // less for each close(2), and a file without holes for SEEK_HOLE.
+            Op::Flush { .. } | Op::Lseek { .. } | Op::Unknown { .. } => {
+                return Err(Errno::ENOSYS);
+            }
             Op::Read { .. }
             | Op::Lookup { .. }
             | Op::OpenDir { .. }
@@ -191,12 +202,12 @@ impl Server {
         match self.interruptible(unique, looked_up).await? {
             Ok(Lookup::Found(entered)) => {
                 let entry = self.entry(entered.ino, &entered.node, entered.entry_ttl);
-                if !self.send(unique, Reply::Entry(&entry)) {
+                if !self.send(unique, &Reply::Entry(&entry)) {
                     self.mount.namespace.forget([(entered.ino, 1)]);
                 }
             }
             Ok(Lookup::Absent(ttl)) => {
-                self.send(unique, Reply::Entry(&Entry::negative(ttl)));
+                self.send(unique, &Reply::Entry(&Entry::negative(ttl)));
             }
             Err(error) => {
                 let errno = errno::of_name(&error);
@@ -223,7 +234,7 @@ impl Server {
     fn get_attr(&self, unique: Unique, ino: Ino) -> Result<(), Errno> {
         let node = self.mount.namespace.node(ino.0).map_err(errno::of_inode)?;
         let attr = attributes::attr_of(ino.0, &node, &self.mount.settings, self.mount.mounted_at);
-        self.send(unique, Reply::Attr(&attr, self.mount.settings.attr_ttl));
+        self.send(unique, &Reply::Attr(&attr, self.mount.settings.attr_ttl));
         Ok(())
     }
 
@@ -240,7 +251,7 @@ impl Server {
         let fh = self.mount.handles.open_file(self.object(&key, &facts));
         // An inode is one version, so its pages stay right from open to open.
         let flags = OpenFlags::KEEP_CACHE;
-        if !self.send(unique, Reply::Open { fh, flags }) {
+        if !self.send(unique, &Reply::Open { fh, flags }) {
             self.mount.handles.close_file(fh);
         }
         Ok(())
@@ -267,7 +278,7 @@ impl Server {
         let file_bytes = file.object.size_bytes();
         let wanted = ByteRange::at(offset, u64::from(size_bytes));
         let Some(range) = wanted.and_then(|range| range.below(file_bytes)) else {
-            self.send(unique, Reply::Data(&[]));
+            self.send(unique, &Reply::Data(&[]));
             return Ok(());
         };
         // The reader's own fetch is started before any that is ahead of it.
@@ -299,7 +310,7 @@ impl Server {
             Tier::S3 => counters.bytes_s3.add(bytes),
         }
         let slices: Vec<IoSlice<'_>> = view.slices().map(IoSlice::new).collect();
-        self.send(unique, Reply::Data(&slices));
+        self.send(unique, &Reply::Data(&slices));
     }
 
     fn read_failed(&self, file: &OpenFile, range: ByteRange, error: &ReadError) -> Errno {
@@ -326,7 +337,13 @@ impl Server {
         }
     }
 
-    fn get_xattr(&self, unique: Unique, ino: Ino, name: &[u8], size_bytes: u32) -> Result<(), Errno> {
+    fn get_xattr(
+        &self,
+        unique: Unique,
+        ino: Ino,
+        name: &[u8],
+        size_bytes: u32,
+    ) -> Result<(), Errno> {
         let node = self.mount.namespace.node(ino.0).map_err(errno::of_inode)?;
         let Node::File { key, facts } = node else { return Err(Errno::ENODATA) };
         let object = self.object(&key, &facts);
@@ -346,11 +363,11 @@ impl Server {
     fn send_xattr(&self, unique: Unique, value: &[u8], size_bytes: u32) -> Result<(), Errno> {
         let length = u32::try_from(value.len()).map_err(|_| Errno::E2BIG)?;
         if size_bytes == 0 {
-            self.send(unique, Reply::XattrSize(length));
+            self.send(unique, &Reply::XattrSize(length));
         } else if size_bytes < length {
             return Err(Errno::ERANGE);
         } else {
-            self.send(unique, Reply::Bytes(value));
+            self.send(unique, &Reply::Bytes(value));
         }
         Ok(())
     }

@@ -44,9 +44,9 @@ pub(crate) const fn of_read(error: &ReadError) -> Errno {
             SourceErrorKind::Unavailable | SourceErrorKind::WrongAnswer => Errno::EIO,
         },
         ReadError::Overloaded { .. } => Errno::ENOMEM,
-        ReadError::OutsideObject { .. } | ReadError::TooLong { .. } | ReadError::Unstable { .. } => {
-            Errno::EIO
-        }
+        ReadError::OutsideObject { .. }
+        | ReadError::TooLong { .. }
+        | ReadError::Unstable { .. } => Errno::EIO,
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tenderfs_daemon::config::{self, DEFAULT_PATH, Limits, Machine, Overrides, process_environment};
+use tenderfs_daemon::config::{
+    self, DEFAULT_PATH, Limits, Machine, Overrides, process_environment,
+};
 use tenderfs_daemon::{DaemonError, logging, one_line, run};
 
 /// Exit status for a configuration that cannot be used; any other failure is 1.

@@ -119,23 +119,23 @@ impl Mount {
     /// Mounts the bucket and serves it on every core. On an error nothing is left mounted.
     pub(crate) fn establish(
         index: usize,
-        settings: MountSettings,
+        settings: &MountSettings,
         bucket: Arc<Bucket>,
         around: &Surroundings<'_>,
     ) -> Result<Arc<Self>, MountError> {
         let source_name = settings.source();
         let fuse_error = |source| MountError::Fuse { source_name: source_name.clone(), source };
-        check_mountpoint(&settings)?;
-        let mut session = Session::mount(&wiring::mount_options(&settings)).map_err(&fuse_error)?;
+        check_mountpoint(settings)?;
+        let mut session = Session::mount(&wiring::mount_options(settings)).map_err(&fuse_error)?;
         let guard = UnmountUnlessServed(&settings.mountpoint);
         let negotiated = session.negotiate(&wiring::wish(around.fuse)).map_err(&fuse_error)?;
-        let kernel_read_ahead_bytes = set_read_ahead(&session, around.fuse, &settings);
+        let kernel_read_ahead_bytes = set_read_ahead(&session, around.fuse, settings);
         let devices = around.cores.iter().map(|_| session.device());
         let devices = devices.collect::<Result<Vec<_>, _>>().map_err(&fuse_error)?;
         let store = format!("{}/{}", bucket.endpoint(), bucket.name()).into();
         let mount = Arc::new(Self {
             index,
-            namespace: Arc::new(Namespace::new(&settings, around.metadata_bytes)),
+            namespace: Arc::new(Namespace::new(settings, around.metadata_bytes)),
             settings: settings.clone(),
             bucket,
             store,
@@ -322,12 +322,10 @@ pub(crate) fn check_mountpoint(settings: &MountSettings) -> Result<(), MountErro
         MountpointState::Ready => Ok(()),
         MountpointState::Missing => error(format!("it does not exist; run: mkdir -p {shown}")),
         MountpointState::NotADirectory => error("it is not a directory".to_owned()),
-        MountpointState::NotEmpty => {
-            error("it is not empty; choose an empty directory".to_owned())
+        MountpointState::NotEmpty => error("it is not empty; choose an empty directory".to_owned()),
+        MountpointState::Mounted { fstype, source } => {
+            error(format!("{source} ({fstype}) is mounted there already; run: umount {shown}"))
         }
-        MountpointState::Mounted { fstype, source } => error(format!(
-            "{source} ({fstype}) is mounted there already; run: umount {shown}"
-        )),
         MountpointState::Stale => error(format!(
             "a mount of a daemon that is gone is in the way (Transport endpoint is not \
              connected); run: umount -l {shown}, or mount with --force-unmount-stale"

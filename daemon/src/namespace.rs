@@ -23,15 +23,19 @@ use tracing::warn;
 
 use crate::config::MountSettings;
 
+use listing::ListingBuilder;
 pub(crate) use listing::{Child, FileFacts, Listing};
 pub(crate) use names::is_reachable;
 pub(crate) use tree::{BadInode, Entered, Node, ROOT_INO};
-use listing::ListingBuilder;
 use tree::{LookupPlan, Timeouts, Tree};
 
 /// Memory one listed name is reckoned to take, for the bound on listed names: an entry of a
 /// directory with its name, version and allocations.
 const LISTED_NAME_BYTES: usize = 200;
+
+/// Pages of a listing that nobody waits for: it was started because names of the directory were
+/// asked for one by one, and a larger directory is not worth listing on that guess.
+const UNASKED_PAGES_MAX: usize = 32;
 
 /// What a namespace counts.
 #[derive(Debug, Default)]
@@ -60,14 +64,14 @@ pub(crate) enum NamespaceError {
     #[error("{0}")]
     S3(Arc<S3Error>),
     /// A directory holds more names than memory is set aside for.
-    #[error("directory s3 prefix {prefix:?} has more than {entries_max} entries; raise memory.limit")]
+    #[error("directory {prefix:?} has more than {entries_max} entries; raise memory.limit")]
     TooManyEntries {
         /// Prefix of the directory.
         prefix: Arc<str>,
         /// The bound.
         entries_max: usize,
     },
-    /// The task that listed for everybody ended early, because the daemon stops.
+    /// The task that listed ended early: nobody waited for it, or the daemon stops.
     #[error("listing was abandoned")]
     Abandoned,
 }
@@ -209,14 +213,18 @@ impl Namespace {
             }
             LookupPlan::Relist(prefix) => {
                 self.counters.lookups_asked.inc();
-                let listing = self.listing(client, &prefix).await?;
+                let listing = Box::pin(self.listing(client, &prefix)).await?;
                 return Ok(self.look_into(&listing, &prefix, name));
             }
             LookupPlan::Ask(prefix) => prefix,
         };
         self.counters.lookups_asked.inc();
+        if lock(&self.tree).is_worth_listing(&prefix) {
+            drop(self.join_flight(client, &prefix));
+        }
         let asked_at = Instant::now();
-        let child = ask(client, &format!("{prefix}{name}")).await?;
+        // Boxed, as most lookups never get here and their tasks should stay small.
+        let child = Box::pin(ask(client, &format!("{prefix}{name}"))).await?;
         let mut tree = lock(&self.tree);
         tree.learn(&prefix, name, child.clone(), asked_at);
         let answer = match child {
@@ -229,9 +237,7 @@ impl Namespace {
 
     fn look_into(&self, listing: &Listing, prefix: &str, name: &str) -> Lookup {
         match listing.get(name) {
-            Some(child) => {
-                Lookup::Found(self.enter(prefix, name, child, self.entry_ttl(listing)))
-            }
+            Some(child) => Lookup::Found(self.enter(prefix, name, child, self.entry_ttl(listing))),
             None => Lookup::Absent(self.negative_ttl),
         }
     }
@@ -245,12 +251,17 @@ impl Namespace {
         if let Some(listing) = lock(&self.tree).fresh_listing(prefix, Instant::now()) {
             return Ok(listing);
         }
-        let mut flight = self.join_flight(client, prefix);
-        let outcome = flight.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(result)) => result.clone(),
-            _ => Err(NamespaceError::Abandoned),
+        // A listing that nobody waited for may be given up at the moment it is joined.
+        for _ in 0..2 {
+            let mut flight = self.join_flight(client, prefix);
+            let outcome = flight.wait_for(Option::is_some).await;
+            match outcome.as_deref() {
+                Ok(Some(Err(NamespaceError::Abandoned))) => {}
+                Ok(Some(result)) => return result.clone(),
+                _ => break,
+            }
         }
+        Err(NamespaceError::Abandoned)
     }
 
     /// The listing of `prefix` that is under way, started if there is none.
@@ -268,7 +279,9 @@ impl Namespace {
         let landing = Landing { namespace: Arc::clone(self), prefix: Arc::clone(prefix) };
         let client = client.clone();
         tokio_uring::spawn(async move {
-            let result = landing.namespace.list_all(&client, &landing.prefix).await;
+            // One receiver is the board's own.
+            let is_awaited = || sender.receiver_count() > 1;
+            let result = landing.namespace.list_all(&client, &landing.prefix, is_awaited).await;
             // Off the board before the outcome is told, so that who comes later starts anew.
             drop(landing);
             sender.send_replace(Some(result));
@@ -280,7 +293,9 @@ impl Namespace {
         &self,
         client: &Client,
         prefix: &Arc<str>,
+        is_awaited: impl Fn() -> bool,
     ) -> Result<Arc<Listing>, NamespaceError> {
+        let mut pages = 0;
         let mut builder = ListingBuilder::new(Arc::clone(prefix), Instant::now());
         let mut walk = ListWalk::new(ListRequest {
             prefix: prefix.to_string(),
@@ -296,6 +311,10 @@ impl Namespace {
             }
             if !walk.advance(&page)? {
                 break;
+            }
+            pages += 1;
+            if pages >= UNASKED_PAGES_MAX && !is_awaited() {
+                return Err(NamespaceError::Abandoned);
             }
         }
         let (listing, hidden, samples) = builder.finish();
@@ -316,7 +335,12 @@ impl Namespace {
         if first_time {
             let samples: Vec<String> =
                 samples.iter().map(|(why, key)| format!("{key:?} has {}", why.reason())).collect();
-            warn!(prefix, hidden, examples = samples.join("; "), "keys cannot be file names and are hidden");
+            warn!(
+                prefix,
+                hidden,
+                examples = samples.join("; "),
+                "keys cannot be file names and are hidden"
+            );
         }
     }
 }
@@ -335,11 +359,8 @@ impl Drop for Landing {
 
 /// Asks S3 what `key` is: an object, a directory, or nothing.
 async fn ask(client: &Client, key: &str) -> Result<Option<Child>, S3Error> {
-    let below = ListRequest {
-        prefix: format!("{key}/"),
-        keys_max: Some(1),
-        ..ListRequest::default()
-    };
+    let below =
+        ListRequest { prefix: format!("{key}/"), keys_max: Some(1), ..ListRequest::default() };
     let (object, directory) =
         futures_util::join!(client.head(key, Importance::Demand), client.list(&below));
     let directory = directory?;

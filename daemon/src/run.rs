@@ -99,10 +99,8 @@ impl Daemon {
     /// One line for `systemctl status`.
     pub(crate) fn status_line(&self) -> String {
         let mounts = self.mounts();
-        let served: Vec<String> = mounts
-            .iter()
-            .map(|mount| mount.settings.mountpoint.display().to_string())
-            .collect();
+        let served: Vec<String> =
+            mounts.iter().map(|mount| mount.settings.mountpoint.display().to_string()).collect();
         format!("serving {}", served.join(", "))
     }
 
@@ -149,10 +147,7 @@ fn start_with(
         mount::check_mountpoint(mount)?;
     }
     let cache = Cache::open(wiring::cache_settings(&settings, &limits))?;
-    let options = CoreOptions {
-        count: limits.cores,
-        pin: settings.daemon.pin_cores,
-    };
+    let options = CoreOptions { count: limits.cores, pin: settings.daemon.pin_cores };
     let cores = Cores::start(options, &cache)?;
     let daemon = Arc::new(Daemon {
         settings: ArcSwap::from_pointee(settings),
@@ -163,8 +158,8 @@ fn start_with(
         started: SystemTime::now(),
         state: AtomicU8::new(DaemonState::Starting as u8),
     });
-    let started = mount_all(&daemon, sender)
-        .and_then(|credentials| Background::start(&daemon, credentials));
+    let started =
+        mount_all(&daemon, sender).and_then(|credentials| Background::start(&daemon, credentials));
     match started {
         Ok(background) => {
             daemon.set_state(DaemonState::Ready);
@@ -195,12 +190,7 @@ fn mount_all(
         let opened =
             mount::open_bucket(mount_settings, &settings.s3, daemon.limits.connections_per_core);
         let (bucket, credentials) = runtime.block_on(opened)?;
-        mount::probe(
-            mount_settings,
-            &bucket,
-            &daemon.cores[0],
-            settings.daemon.mount_timeout,
-        )?;
+        mount::probe(mount_settings, &bucket, &daemon.cores[0], settings.daemon.mount_timeout)?;
         buckets.push(bucket);
         all_credentials.push(credentials);
     }
@@ -212,7 +202,7 @@ fn mount_all(
         events,
     };
     for (index, (mount_settings, bucket)) in settings.mounts.iter().zip(buckets).enumerate() {
-        let mount = Mount::establish(index, mount_settings.clone(), bucket, &around)?;
+        let mount = Mount::establish(index, mount_settings, bucket, &around)?;
         daemon.lock_mounts().push(mount);
     }
     Ok(all_credentials)

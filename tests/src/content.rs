@@ -41,7 +41,7 @@ pub fn md5_of_file(path: &Path) -> std::io::Result<String> {
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(format!("{:x}", digest.finalize()));
         }
         digest.update(&buffer[..count]);
     }

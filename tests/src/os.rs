@@ -1,6 +1,9 @@
 //! System calls that have no safe wrapper.
 
-#![allow(unsafe_code, reason = "a hook between fork and exec, and a memory map, are unsafe by nature")]
+#![allow(
+    unsafe_code,
+    reason = "a hook between fork and exec, and a memory map, are unsafe by nature"
+)]
 
 use std::fs::File;
 use std::io;

@@ -101,7 +101,7 @@ impl Stage {
                 lab.put(BUCKET, &full, content.clone()).expect("the lab takes any key");
             }
             Store::External(store) => {
-                store.put(&full, content.read(0, u64::MAX));
+                store.put(&full, &content.read(0, u64::MAX));
                 self.put.lock().expect("no test panics while it puts").push(full);
             }
         }
@@ -351,7 +351,9 @@ pub fn mount_obstacle() -> Option<String> {
     }
     let helper = ["/bin/fusermount3", "/usr/bin/fusermount3", "/usr/local/bin/fusermount3"];
     if !is_root() && !helper.iter().any(|path| Path::new(path).exists()) {
-        return Some("neither root nor fusermount3 (package fuse3), so nothing can be mounted".into());
+        return Some(
+            "neither root nor fusermount3 (package fuse3), so nothing can be mounted".into(),
+        );
     }
     None
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use url::Url;
 
 /// How long a signature of a request to an external store is valid.
-const SIGNED_FOR: Duration = Duration::from_secs(60);
+const SIGNED_FOR: Duration = Duration::from_mins(1);
 
 /// Where the objects of a stage are.
 pub enum Store {
@@ -58,7 +58,7 @@ impl External {
     }
 
     /// Puts an object by a signed PUT.
-    pub fn put(&self, key: &str, bytes: Bytes) {
+    pub fn put(&self, key: &str, bytes: &Bytes) {
         let (bucket, credentials) = self.signer();
         let url = bucket.put_object(Some(&credentials), key).sign(SIGNED_FOR);
         let status = send(&|client| client.put(url.clone()).body(bytes.clone()));

@@ -49,7 +49,8 @@ fn tests_in(line: &str) -> impl Iterator<Item = (String, String)> {
     let named = line.match_indices("` (").filter_map(|(end, _)| {
         let name = line[..end].rsplit('`').next()?;
         let file = line[end + 3..].split(')').next()?;
-        file.ends_with(".rs").then(|| (name.to_owned(), file.to_owned()))
+        let source = Path::new(file).extension().is_some_and(|extension| extension == "rs");
+        source.then(|| (name.to_owned(), file.to_owned()))
     });
     named.collect::<Vec<_>>().into_iter()
 }

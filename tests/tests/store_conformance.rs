@@ -1,7 +1,7 @@
 //! What a mount gives an application, whatever S3 store is behind it: the lab, or the store that
-//! TENDERFS_TEST_ENDPOINT names (tests/garage.sh runs these tests against Garage).
+//! `TENDERFS_TEST_ENDPOINT` names (`tests/garage.sh` runs these tests against Garage).
 //!
-//! Nothing here asks the store for a fault or for its ledger; those tests are in end_to_end/.
+//! Nothing here asks the store for a fault or for its ledger; those tests are in `end_to_end`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is how a test fails")]
 #![allow(clippy::print_stderr, reason = "a test says what it skips")]
@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -18,18 +19,19 @@ use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use rustix::fs::{FlockOperation, XattrFlags};
 use tenderfs_tests::{
-    File, Stage, is_mounted, map_file, md5_of_file, mount_obstacle, run,
+    File, Program, Stage, is_mounted, map_file, md5_of_file, mount_obstacle, run,
 };
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 /// Everything that a test runs ends well within it.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 #[track_caller]
 fn check_all(stage: &Stage, files: &[File]) {
     for file in files {
-        let found = md5_of_file(&stage.path(&file.key)).unwrap_or_else(|e| panic!("{}: {e}", file.key));
+        let found =
+            md5_of_file(&stage.path(&file.key)).unwrap_or_else(|e| panic!("{}: {e}", file.key));
         assert_eq!(found, file.md5(), "{} has other bytes than its object", file.key);
     }
 }
@@ -68,7 +70,11 @@ fn ls_shows_names_sizes_and_times_of_the_objects() {
     let slack = Duration::from_secs(5);
     for file in files {
         let modified = fs::metadata(stage.path(&file.key)).unwrap().modified().unwrap();
-        assert!(modified > before - slack && modified < after + slack, "{}: {modified:?}", file.key);
+        assert!(
+            modified > before - slack && modified < after + slack,
+            "{}: {modified:?}",
+            file.key
+        );
     }
 }
 
@@ -147,6 +153,65 @@ fn readers_in_many_threads_all_see_right_bytes() {
     });
 }
 
+/// How often the daemon says that it asked the store for this since it started.
+#[track_caller]
+fn assert_counts(stage: &Stage, operation: &str, expected: f64) {
+    let asked = stage.admin().metric("tenderfs_s3_requests_total", &[("op", operation)]);
+    assert!((asked - expected).abs() < f64::EPSILON, "{asked} requests ({operation})");
+}
+
+/// Proves W19 by the daemon's own count.
+#[test]
+fn concurrent_cold_readers_of_one_block_share_a_get() {
+    let Some(mut stage) = Stage::on_any_store() else { return };
+    let files = stage.fill([("block", 4 * MIB)]);
+    stage.start();
+    let start = Barrier::new(100);
+    thread::scope(|scope| {
+        for reader in 0..100 {
+            let (start, file, path) = (&start, &files[0], stage.path("block"));
+            scope.spawn(move || {
+                let open = fs::File::open(path).unwrap();
+                let mut buffer = [0; 500];
+                start.wait();
+                open.read_exact_at(&mut buffer, reader * 40 * KIB).unwrap();
+                assert!(buffer[..] == file.bytes(reader * 40 * KIB, 500)[..], "reader {reader}");
+            });
+        }
+    });
+    assert_counts(&stage, "get", 1.0);
+}
+
+/// Proves W12.
+#[test]
+fn what_was_warmed_is_read_without_a_get() {
+    let Some(mut stage) = Stage::on_any_store() else { return };
+    let files = stage.fill([("set/a", 9 * MIB), ("set/b/c", 100 * KIB), ("set/b/d", 1)]);
+    stage.start();
+    let mut warm = stage.command(Program::Tenderfs);
+    warm.args(["warm", "-r"]).arg(stage.path("set")).arg("--socket").arg(stage.admin_socket());
+    let outcome = run(&mut warm, LIMIT);
+    assert_eq!(outcome.code(), 0, "{}{}", outcome.stdout, outcome.stderr);
+    let asked = stage.admin().metric("tenderfs_s3_requests_total", &[("op", "get")]);
+    assert!(asked >= 3.0, "{asked} GETs");
+    check_all(&stage, &files);
+    assert_counts(&stage, "get", asked);
+}
+
+/// Proves W01, W02 by the daemon's own count.
+#[test]
+fn ls_of_nested_folders_costs_one_list_each_and_no_head() {
+    let Some(mut stage) = Stage::on_any_store() else { return };
+    stage.fill((0..60).map(|n| (format!("t{}/s{}/{n}", n % 3, n / 3 % 4), n)));
+    stage.start();
+    let before = stage.admin().metric("tenderfs_s3_requests_total", &[("op", "list")]);
+    let listed = run(Command::new("ls").arg("-lR").arg(stage.mountpoint()), LIMIT);
+    assert_eq!(listed.code(), 0, "{}", listed.stderr);
+    let asked = stage.admin().metric("tenderfs_s3_requests_total", &[("op", "list")]);
+    assert!(asked <= before + 1.0 + 3.0 + 12.0, "{asked} LISTs, {before} of them before");
+    assert_counts(&stage, "head", 0.0);
+}
+
 /// Proves W19.
 #[test]
 fn every_kind_of_write_is_refused_with_erofs() {
@@ -204,7 +269,8 @@ fn extended_attributes_tell_etag_cached_bytes_and_storage_class() {
     let mut names = vec![0; 1024];
     let count = rustix::fs::listxattr(&path, &mut names[..]).unwrap();
     let names = String::from_utf8(names[..count].to_vec()).unwrap();
-    for name in ["user.tenderfs.etag", "user.tenderfs.cached_bytes", "user.tenderfs.storage_class"] {
+    for name in ["user.tenderfs.etag", "user.tenderfs.cached_bytes", "user.tenderfs.storage_class"]
+    {
         assert!(names.split('\0').any(|listed| listed == name), "{name} is not in {names:?}");
     }
     assert!(!attribute(&path, "user.tenderfs.etag").unwrap().is_empty());
@@ -257,13 +323,15 @@ fn files_and_directories_belong_to_the_mounting_user_and_nobody_writes_them() {
 }
 
 #[test]
-fn a_restart_of_the_daemon_gives_the_same_bytes() {
+fn a_restart_of_the_daemon_gives_the_same_bytes_without_a_get() {
     let Some(mut stage) = Stage::on_any_store() else { return };
     let files = stage.fill([("a", 9 * MIB), ("b/c", 100 * KIB), ("b/d", 0)]);
     stage.start();
     check_all(&stage, &files);
     stage.restart();
     check_all(&stage, &files);
+    // The store may have no ledger: the daemon's own count has to do here.
+    assert_counts(&stage, "get", 0.0);
     assert!(stage.stop().success());
     assert!(!is_mounted(&stage.mountpoint()));
 }

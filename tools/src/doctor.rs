@@ -8,7 +8,7 @@ pub mod fuse_probe;
 pub mod line;
 pub mod memory;
 pub mod mounting;
-//pub mod store;
+pub mod store;
 pub mod uring;
 
 use std::path::{Path, PathBuf};
@@ -23,8 +23,9 @@ use crate::error::ToolError;
 /// `tenderfs doctor`. It fails if something is missing, not if something is weaker.
 pub fn main(args: &DoctorArgs) -> Result<(), ToolError> {
     let settings = settings(args)?;
-    let lines = machine_lines(settings.cache.dir.as_deref());
-    //lines.extend(store::lines(&settings));
+    let means = Means::look(&process_environment("PATH").unwrap_or_default());
+    let mut lines = machine_lines(&means, settings.cache.dir.as_deref());
+    lines.push(store::line(args.source.as_deref(), &args.options, &means)?);
     if args.json {
         let json = serde_json::to_string_pretty(&lines);
         println!(
@@ -50,9 +51,7 @@ fn settings(args: &DoctorArgs) -> Result<Settings, ToolError> {
     Ok(config::load(None, overrides, &process_environment)?)
 }
 
-fn machine_lines(cache_dir: Option<&Path>) -> Vec<Line> {
-    let path = process_environment("PATH").unwrap_or_default();
-    let means = Means::look(&path);
+fn machine_lines(means: &Means, cache_dir: Option<&Path>) -> Vec<Line> {
     let mut lines = vec![
         kernel(),
         processors(),
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn every_line_that_is_not_ok_and_can_be_mended_says_how() {
         let dir = tempfile::tempdir().unwrap();
-        let lines = machine_lines(Some(dir.path()));
+        let lines = machine_lines(&Means::look("/usr/bin"), Some(dir.path()));
         let topics: Vec<_> = lines.iter().map(|line| line.topic).collect();
         for topic in [
             "kernel",

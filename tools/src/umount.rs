@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 use tenderfs_daemon::admin::model::Status;
 
 use crate::admin_client;
@@ -33,24 +33,28 @@ pub async fn main(args: &UmountArgs) -> Result<(), ToolError> {
     let daemon = daemon_of(&mountpoint).await;
     detach(&mountpoint, if args.lazy { How::Lazy } else { How::Plain })?;
     if let Some(pid) = daemon {
-        while nix::sys::signal::kill(pid, None) != Err(Errno::ESRCH) {
+        while is_alive(std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref()) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
     Ok(())
 }
 
+/// Whether a process lives, by its `/proc/PID/stat`. One that has ended but whose parent has not noticed holds nothing.
+fn is_alive(stat: Option<&str>) -> bool {
+    let state = stat.and_then(|stat| stat.rsplit_once(") ")).map(|(_, rest)| rest.as_bytes());
+    !matches!(state, None | Some([b'Z' | b'X', ..]))
+}
+
 /// The process that serves this mount and nothing else, and so ends with it.
-async fn daemon_of(mountpoint: &Path) -> Option<Pid> {
+async fn daemon_of(mountpoint: &Path) -> Option<u32> {
     let client = admin_client::find(mountpoint, None).await.ok()?;
     pid_of_only_mount(&client.status().await.ok()?, mountpoint)
 }
 
-fn pid_of_only_mount(status: &Status, mountpoint: &Path) -> Option<Pid> {
+fn pid_of_only_mount(status: &Status, mountpoint: &Path) -> Option<u32> {
     match status.mounts.as_slice() {
-        [mount] if Path::new(&mount.mountpoint) == mountpoint => {
-            i32::try_from(status.pid).ok().map(Pid::from_raw)
-        }
+        [mount] if Path::new(&mount.mountpoint) == mountpoint => Some(status.pid),
         _ => None,
     }
 }
@@ -101,6 +105,14 @@ fn explain(errno: Errno, mountpoint: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn process_that_waits_to_be_noticed_is_over() {
+        assert!(is_alive(Some("7 (a) b) S 1 7")));
+        for over in [None, Some("7 (tenderfs) Z 1 7"), Some("7 (tenderfs) X 1 7"), Some("")] {
+            assert!(!is_alive(over), "{over:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_mounted_is_said_so() {

@@ -329,7 +329,8 @@ impl Work {
     fn evict(&mut self, bytes: u64, choice: Choice, spared: Option<ObjectId>) {
         let inner = Arc::clone(&self.inner);
         let now_ms = unix_ms();
-        let victims = inner.index.victims((bytes, choice), spared, &inner.objects, now_ms);
+        let in_use = |id| inner.objects.last_use_ms(id);
+        let victims = inner.index.victims((bytes, choice), spared, in_use, now_ms);
         for victim in &victims {
             inner.counters.disk_evicted_objects.inc();
             let bytes = victim.space().map_or(0, |space| space.bytes());

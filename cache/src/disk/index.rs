@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk::object::DiskObject;
 use crate::lru::{LazyLru, Standing};
 use crate::memory::directory::SpreadHasher;
-use crate::object::Objects;
 use crate::version::ObjectId;
 
 /// Objects looked at for one victim before giving up: everything older is in use.
@@ -93,12 +92,13 @@ impl Index {
     }
 
     /// Chooses objects that together take at least `bytes`, least recently used first, or as many
-    /// as there are, sparing `spared`. They are not evicted yet.
+    /// as there are, sparing `spared`. They are not evicted yet. `in_use_since_ms` tells the last
+    /// use of an object that somebody has open.
     pub(crate) fn victims(
         &self,
         (bytes, choice): (u64, Choice),
         spared: Option<ObjectId>,
-        handles: &Objects,
+        in_use_since_ms: impl Fn(ObjectId) -> Option<u64>,
         now_ms: u64,
     ) -> Vec<Arc<DiskObject>> {
         let mut victims: Vec<Arc<DiskObject>> = Vec::new();
@@ -109,7 +109,7 @@ impl Index {
                 break;
             }
             while found_bytes < bytes {
-                let standing = |id: ObjectId, own_ms: u64| match handles.last_use_ms(id) {
+                let standing = |id: ObjectId, own_ms: u64| match in_use_since_ms(id) {
                     _ if Some(id) == spared => Standing::Busy,
                     None => Standing::Idle(own_ms),
                     Some(_) if !in_use => Standing::Busy,
@@ -195,10 +195,29 @@ mod tests {
 
     #[track_caller]
     fn check(index: &Index, bytes: u64, spared: Option<ObjectId>, expected: &[u8]) {
-        let handles = Objects::new();
-        let victims = index.victims((bytes, Choice::UnusedFirst), spared, &handles, 1000);
-        let ids: Vec<ObjectId> = victims.iter().map(|victim| victim.id()).collect();
-        assert_eq!(ids, expected.iter().map(|number| id(*number)).collect::<Vec<_>>());
+        let victims = index.victims((bytes, Choice::UnusedFirst), spared, |_| None, 1000);
+        assert_eq!(ids(&victims), expected);
+    }
+
+    fn ids(victims: &[Arc<DiskObject>]) -> Vec<u8> {
+        victims.iter().map(|victim| victim.id().0[0]).collect()
+    }
+
+    #[test]
+    fn objects_in_use_go_last_and_only_once_they_are_idle() {
+        let (index, _ledger) = index(&[(1, 10), (2, 20), (3, 30), (4, 40)]);
+        let now_ms = 2 * IN_USE_IDLE_MS;
+        let in_use = |object: ObjectId| match object.0[0] {
+            1 => Some(11),
+            2 => Some(now_ms - 1),
+            _ => None,
+        };
+        let victims = |choice| ids(&index.victims((1, choice), None, in_use, now_ms));
+        assert_eq!(victims(Choice::Unused), [3]);
+        assert_eq!(victims(Choice::UnusedFirst), [4]);
+        assert_eq!(victims(Choice::Unused), [] as [u8; 0]);
+        assert_eq!(victims(Choice::UnusedFirst), [1]);
+        assert_eq!(victims(Choice::UnusedFirst), [] as [u8; 0]);
     }
 
     #[test]

@@ -2,28 +2,43 @@
 //!
 //! Invariant: an [`Allocation`] is the only owner of its bytes from [`Arena::allocate`] to its
 //! drop; no two live ones overlap. Bytes are always initialised, because the map starts zeroed.
+//!
+//! The first touch of a huge page is dear (the kernel finds and zeroes 2 MiB, for a millisecond to
+//! tens of them on a fragmented machine), so a thread touches chunks a little before they are
+//! handed out, for the cores to find them ready. What is never needed is never touched.
 #![allow(unsafe_code, reason = "hands out parts of one map; the buddy allocator keeps them apart")]
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::memory::buddy::{Buddy, CHUNK_BYTES, Extent};
 use crate::settings::HugePages;
 
+/// Chunks that are touched before they are needed: 256 MiB.
+const AHEAD_CHUNKS: u32 = 64;
+
 /// The map and which parts of it are free.
 pub(crate) struct Arena {
-    /// Kept for its drop; reached by `base` only.
-    _map: MmapMut,
+    /// Its bytes are reached by `base` only.
+    map: MmapMut,
+    /// Bytes of the map before `base`.
+    pad_bytes: usize,
     /// First byte of the first chunk, aligned to a chunk.
     base: NonNull<u8>,
     chunks: u32,
     buddy: Mutex<Buddy>,
+    /// Chunks up to here were handed out at some time.
+    reached: AtomicU32,
+    /// The thread that touches chunks ahead.
+    toucher: OnceLock<Thread>,
 }
 
-// SAFETY: `base` points into `_map`, which the arena owns and never moves. The arena itself reads
+// SAFETY: `base` points into `map`, which the arena owns and never moves. The arena itself reads
 // and writes nothing there; allocations do, each its own bytes.
 unsafe impl Send for Arena {}
 // SAFETY: as above; the only shared state is behind `buddy`'s mutex.
@@ -47,7 +62,48 @@ impl Arena {
         // SAFETY: `pad_bytes` is below a chunk and the map is one chunk longer than what is used.
         let first = unsafe { start.add(pad_bytes) };
         let base = NonNull::new(first).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { _map: map, base, chunks, buddy: Mutex::new(Buddy::new(chunks)) }))
+        Ok(Arc::new(Self {
+            map,
+            pad_bytes,
+            base,
+            chunks,
+            buddy: Mutex::new(Buddy::new(chunks)),
+            reached: AtomicU32::new(0),
+            toucher: OnceLock::new(),
+        }))
+    }
+
+    /// Starts the thread that touches chunks ahead of their use. It ends with the arena, or when
+    /// all is touched. Without it everything works, with dearer first uses.
+    pub(crate) fn touch_ahead(self: &Arc<Self>) -> io::Result<()> {
+        let arena = Arc::downgrade(self);
+        let work = move || {
+            let mut next = 0;
+            while let Some(arena) = arena.upgrade() {
+                let goal = arena.reached.load(Ordering::Relaxed).saturating_add(AHEAD_CHUNKS);
+                if next >= arena.chunks {
+                    return;
+                }
+                if next >= goal {
+                    drop(arena);
+                    thread::park();
+                } else if arena.touch(next).is_ok() {
+                    next += 1;
+                } else {
+                    // A kernel before 5.14: the first use will do it.
+                    return;
+                }
+            }
+        };
+        let handle = thread::Builder::new().name("tenderfs-arena".to_owned()).spawn(work)?;
+        self.toucher.get_or_init(|| handle.thread().clone());
+        Ok(())
+    }
+
+    fn touch(&self, chunk: u32) -> io::Result<()> {
+        let offset = self.pad_bytes + chunk as usize * CHUNK_BYTES;
+        // Bytes stay as they are, whoever uses them meanwhile.
+        self.map.advise_range(memmap2::Advice::PopulateWrite, offset, CHUNK_BYTES)
     }
 
     /// Memory for `len_bytes`, at most a chunk; `None` if no extent that large is free.
@@ -55,6 +111,10 @@ impl Arena {
         let order = Extent::order_for(len_bytes)?;
         let extent = self.buddy().allocate(order)?;
         assert!(extent.chunk() < self.chunks, "{extent:?} lies outside the arena");
+        if extent.chunk() >= self.reached.load(Ordering::Relaxed) {
+            self.reached.fetch_max(extent.chunk() + 1, Ordering::Relaxed);
+            self.wake_toucher();
+        }
         Some(Allocation { arena: Arc::clone(self), extent })
     }
 
@@ -68,8 +128,21 @@ impl Arena {
         self.buddy().free_bytes()
     }
 
+    fn wake_toucher(&self) {
+        if let Some(toucher) = self.toucher.get() {
+            toucher.unpark();
+        }
+    }
+
     fn buddy(&self) -> std::sync::MutexGuard<'_, Buddy> {
         self.buddy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // It finds the arena gone and ends.
+        self.wake_toucher();
     }
 }
 
@@ -107,6 +180,25 @@ impl Drop for Allocation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri knows no MADV_POPULATE_WRITE")]
+    fn touching_ahead_changes_no_byte_and_ends_with_the_arena() {
+        let arena = Arena::map(2 * CHUNK_BYTES, HugePages::Plain).unwrap();
+        let memory = arena.allocate(CHUNK_BYTES).unwrap();
+        // SAFETY: the allocation is this test's alone.
+        unsafe { memory.as_ptr().write_bytes(7, CHUNK_BYTES) };
+        arena.touch_ahead().unwrap();
+        let weak = Arc::downgrade(&arena);
+        drop(arena);
+        // SAFETY: as above; all of it was written.
+        let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr().as_ptr(), CHUNK_BYTES) };
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        drop(memory);
+        while weak.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn allocations_are_aligned_and_come_back() {

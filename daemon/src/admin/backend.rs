@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tenderfs_s3client::ErrorKind;
+
 use super::model::{Cache, DiskTier, Memory, MemoryTier, Mount, MountState, Prefetch, Reads};
 use super::{Backend, WarmFacts, model};
 use crate::config::{Limits, Settings};
@@ -129,6 +131,8 @@ fn cache(cache: &tenderfs_cache::Cache, settings: &Settings) -> Cache {
 fn describe(mount: &mount::Mount) -> Mount {
     let (kernel, s3) = (mount.fuse_counters(), mount.bucket.counters());
     let operations = s3.operations();
+    // A name that is not there is an answer, not a failure.
+    let errors = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::NotFound);
     Mount {
         name: mount.settings.name.clone(),
         source: mount.settings.source(),
@@ -143,7 +147,7 @@ fn describe(mount: &mount::Mount) -> Mount {
         errors: mount.counters.errors.get(),
         served_bytes: kernel.data_bytes.get(),
         s3_requests: operations.iter().map(|(_, counts)| counts.requests.get()).sum(),
-        s3_errors: operations.iter().map(|(_, counts)| counts.errors.get()).sum(),
+        s3_errors: errors.map(|kind| s3.errors(kind).get()).sum(),
         s3_received_bytes: s3.bytes_received.get(),
     }
 }

@@ -175,7 +175,8 @@ pub struct Mount {
     pub served_bytes: u64,
     /// Requests to S3.
     pub s3_requests: u64,
-    /// Requests to S3 that failed, those that a retry mended included.
+    /// Requests to S3 that failed, those that a retry mended included; names that are not there do
+    /// not count.
     pub s3_errors: u64,
     /// Bytes received from S3.
     pub s3_received_bytes: u64,

@@ -29,7 +29,7 @@ impl Server {
             errno
         })?;
         let fh = self.mount.handles.open_directory(prefix, listing);
-        if !self.send(unique, Reply::Open { fh, flags: OpenFlags::NONE }) {
+        if !self.send(unique, &Reply::Open { fh, flags: OpenFlags::NONE }) {
             self.mount.handles.close_directory(fh);
         }
         Ok(())
@@ -39,8 +39,7 @@ impl Server {
     pub(super) fn read_directory(
         &self,
         unique: Unique,
-        ino: Ino,
-        fh: Fh,
+        (ino, fh): (Ino, Fh),
         offset: u64,
         mut buffer: DirectoryBuffer,
     ) -> Result<(), Errno> {
@@ -57,7 +56,7 @@ impl Server {
                 break;
             }
         }
-        if !self.send(unique, Reply::Directory(&buffer)) {
+        if !self.send(unique, &Reply::Directory(&buffer)) {
             self.mount.namespace.forget(counted);
         }
         Ok(())
@@ -78,7 +77,8 @@ impl Server {
             Child::File(_) => FileKind::File,
         };
         let next_offset = (index + DOTS) as u64 + 1;
-        let dirent = DirectoryEntry { name: name.as_bytes(), ino: Ino(0), kind, next_offset, entry: None };
+        let dirent =
+            DirectoryEntry { name: name.as_bytes(), ino: Ino(0), kind, next_offset, entry: None };
         if buffer.listing() == Dirents::Plain {
             let ino = Ino(namespace.ino_of(&directory.prefix, name, child));
             return buffer.push(&DirectoryEntry { ino, ..dirent });

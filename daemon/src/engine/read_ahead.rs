@@ -21,6 +21,7 @@ const SLACK_BLOCKS: u64 = 2;
 
 /// Bounds of the window, in blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "the unit stands last in every name of a number")]
 pub(crate) struct Window {
     /// Where it starts.
     pub(crate) first_blocks: u32,
@@ -95,12 +96,11 @@ impl ReadAhead {
             }
             // The start of a file is where streams start: the next block, no more.
             Pattern::Unknown if first_read && range.start() == 0 => self.window_blocks = 1,
-            Pattern::Unknown => {}
             Pattern::Sequential if self.window_blocks < window.first_blocks => {
                 self.window_blocks = window.first_blocks;
             }
             Pattern::Sequential if entered => self.grow(waited, window),
-            Pattern::Sequential => {}
+            Pattern::Unknown | Pattern::Sequential => {}
         }
         self.ahead(file_bytes)
     }
@@ -168,7 +168,9 @@ mod tests {
         let mut state = ReadAhead::default();
         let mut seen = Vec::new();
         for at in reads_at_mib {
-            seen.extend(read(&mut state, at * MIB, MIB, false).map(|ahead| (ahead.first, ahead.end)));
+            seen.extend(
+                read(&mut state, at * MIB, MIB, false).map(|ahead| (ahead.first, ahead.end)),
+            );
         }
         assert_eq!(state.pattern(), pattern, "{reads_at_mib:?}");
         assert_eq!(seen, queued, "{reads_at_mib:?}");

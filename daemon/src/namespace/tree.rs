@@ -24,6 +24,9 @@ pub(crate) const ROOT_INO: u64 = 1;
 /// asking for one name by HEAD and LIST: it costs no more requests and answers all its siblings.
 const RELIST_ENTRIES_MAX: usize = 2_000;
 
+/// Names of a directory asked for one by one before the whole is listed in the background.
+const ASKS_BEFORE_LISTING: u32 = 4;
+
 /// How long answers of S3 are believed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
@@ -36,15 +39,15 @@ pub(crate) struct Timeouts {
 }
 
 /// What the kernel is told of an immutable mount's time-outs.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const FOR_EVER: Duration = Duration::from_hours(365 * 24);
 
 impl Timeouts {
-    /// What is left of `timeout` for an answer that was asked for at `asked_at`.
-    fn left(self, timeout: Duration, asked_at: Instant, now: Instant) -> Option<Duration> {
+    /// What is left of `timeout` for an answer of this age.
+    fn left(self, timeout: Duration, age: Duration) -> Option<Duration> {
         if self.immutable {
             return Some(FOR_EVER);
         }
-        timeout.checked_sub(now.saturating_duration_since(asked_at)).filter(|left| !left.is_zero())
+        timeout.checked_sub(age).filter(|left| !left.is_zero())
     }
 }
 
@@ -113,11 +116,19 @@ struct CachedListing {
     used: u64,
 }
 
-/// The answer to a question for one name, or the knowledge that older answers are wrong.
+/// What is known of one name beside the listings.
+#[derive(Debug, Clone)]
+enum Answer {
+    /// S3 was asked: there is this, or nothing.
+    Asked(Option<Child>),
+    /// What was known before is wrong.
+    Distrusted,
+}
+
 #[derive(Debug)]
 struct Point {
-    answer: Option<Option<Child>>,
-    asked_at: Instant,
+    answer: Answer,
+    at: Instant,
 }
 
 /// See the module's text.
@@ -130,6 +141,7 @@ pub(crate) struct Tree {
     listings: HashMap<Arc<str>, CachedListing>,
     listed_entries: usize,
     points: HashMap<Box<str>, Point>,
+    asks: HashMap<Arc<str>, u32>,
     uses: u64,
 }
 
@@ -146,6 +158,7 @@ impl Tree {
             listings: HashMap::new(),
             listed_entries: 0,
             points: HashMap::new(),
+            asks: HashMap::new(),
             uses: 0,
         }
     }
@@ -183,17 +196,21 @@ impl Tree {
         let prefix = self.directory(parent)?;
         let listed_at = self.listings.get(&prefix).map(|cached| cached.listing.listed_at);
         if let Some(point) = self.points.get(path_of(&prefix, name).as_str())
-            && listed_at.is_none_or(|listed_at| listed_at <= point.asked_at)
+            && listed_at.is_none_or(|listed_at| listed_at <= point.at)
         {
-            let (answer, asked_at) = (point.answer.clone(), point.asked_at);
-            let fresh = answer.and_then(|child| self.believe(&prefix, name, child, asked_at, now));
-            return Ok(fresh.unwrap_or(LookupPlan::Ask(prefix)));
+            let Answer::Asked(child) = point.answer.clone() else {
+                return Ok(LookupPlan::Ask(prefix));
+            };
+            let age = now.saturating_duration_since(point.at);
+            let believed = self.believe((&prefix, name), child, age);
+            return Ok(believed.unwrap_or(LookupPlan::Ask(prefix)));
         }
         let Some(listing) = self.cached_listing(&prefix) else {
             return Ok(LookupPlan::Ask(prefix));
         };
         let child = listing.get(name).cloned();
-        let believed = self.believe(&prefix, name, child, listing.listed_at, now);
+        let age = now.saturating_duration_since(listing.listed_at);
+        let believed = self.believe((&prefix, name), child, age);
         Ok(believed.unwrap_or(if listing.entries().len() <= RELIST_ENTRIES_MAX {
             LookupPlan::Relist(prefix)
         } else {
@@ -201,25 +218,26 @@ impl Tree {
         }))
     }
 
-    /// The answer made of what S3 said of a name at `asked_at`, unless that is too long ago.
+    /// The answer made of what S3 said of a name so long ago, unless that is too long.
     fn believe(
         &mut self,
-        prefix: &str,
-        name: &str,
+        (prefix, name): (&str, &str),
         child: Option<Child>,
-        asked_at: Instant,
-        now: Instant,
+        age: Duration,
     ) -> Option<LookupPlan> {
-        match child {
-            Some(child) => {
-                let left = self.timeouts.left(self.timeouts.entry, asked_at, now)?;
-                Some(LookupPlan::Found(self.enter(prefix, name, &child, left)))
-            }
-            None => {
-                let left = self.timeouts.left(self.timeouts.negative, asked_at, now)?;
-                Some(LookupPlan::Absent(left))
-            }
-        }
+        let Some(child) = child else {
+            return self.timeouts.left(self.timeouts.negative, age).map(LookupPlan::Absent);
+        };
+        let left = self.timeouts.left(self.timeouts.entry, age)?;
+        Some(LookupPlan::Found(self.enter(prefix, name, &child, left)))
+    }
+
+    /// Counts that a name in `prefix` has to be asked for; true once, when so many were that a
+    /// listing of the whole directory is likely to answer the next ones.
+    pub(crate) fn is_worth_listing(&mut self, prefix: &Arc<str>) -> bool {
+        let asks = self.asks.entry(Arc::clone(prefix)).or_default();
+        *asks = asks.saturating_add(1);
+        *asks == ASKS_BEFORE_LISTING
     }
 
     /// Remembers what S3 said of one name, asked at `asked_at`.
@@ -233,8 +251,9 @@ impl Tree {
         // A bound, not a policy: single answers are cheap to get again.
         if self.points.len() >= self.entries_max / 4 {
             self.points.clear();
+            self.asks.clear();
         }
-        let point = Point { answer: Some(child), asked_at };
+        let point = Point { answer: Answer::Asked(child), at: asked_at };
         self.points.insert(path_of(prefix, name).into_boxed_str(), point);
     }
 
@@ -244,7 +263,7 @@ impl Tree {
         if let Some(inode) = self.current.get(key).and_then(|ino| self.inodes.get_mut(ino)) {
             inode.superseded = true;
         }
-        self.points.insert(key.into(), Point { answer: None, asked_at: now });
+        self.points.insert(key.into(), Point { answer: Answer::Distrusted, at: now });
     }
 
     /// A finished listing of `prefix`, kept for later lookups within the bound.
@@ -261,7 +280,9 @@ impl Tree {
         }
     }
 
+    /// Forgets the listing of `prefix`; names asked for one by one may bring it back.
     fn drop_listing(&mut self, prefix: &str) {
+        self.asks.remove(prefix);
         if let Some(dropped) = self.listings.remove(prefix) {
             self.listed_entries -= dropped.listing.entries().len() + 1;
         }
@@ -282,7 +303,7 @@ impl Tree {
 
     /// How long entries of `listing` can still be believed; `None` if no longer.
     pub(crate) fn entry_ttl(&self, listing: &Listing, now: Instant) -> Option<Duration> {
-        self.timeouts.left(self.timeouts.entry, listing.listed_at, now)
+        self.timeouts.left(self.timeouts.entry, now.saturating_duration_since(listing.listed_at))
     }
 
     /// Counts a lookup of the inode that `name` in `prefix` leads to, making it if need be.
@@ -417,7 +438,7 @@ mod tests {
     use super::*;
     use tenderfs_s3client::{ListPage, ListedObject};
 
-    const ENTRY: Duration = Duration::from_secs(60);
+    const ENTRY: Duration = Duration::from_mins(1);
     const NEGATIVE: Duration = Duration::from_secs(5);
 
     fn tree() -> Tree {
@@ -478,7 +499,7 @@ mod tests {
         let (mut tree, start) = (tree(), Instant::now());
         tree.timeouts.immutable = true;
         tree.keep_listing(&"data/".into(), &listing("data/", &["a"], start));
-        let next_year = start + Duration::from_secs(400 * 24 * 3600);
+        let next_year = start + Duration::from_hours(400 * 24);
         found(tree.lookup(ROOT_INO, "a", next_year));
         assert!(matches!(tree.lookup(ROOT_INO, "b", next_year), Ok(LookupPlan::Absent(_))));
     }
@@ -545,6 +566,15 @@ mod tests {
         assert!(tree.fresh_listing("data/y/", now).is_none());
         assert!(tree.fresh_listing("data/x/", now).is_some());
         assert!(tree.sizes().1 <= 1_000);
+    }
+
+    #[test]
+    fn a_directory_whose_names_are_asked_for_one_by_one_is_listed_once() {
+        let mut tree = tree();
+        let prefix: Arc<str> = "data/".into();
+        let asks: Vec<bool> = (0..20).map(|_| tree.is_worth_listing(&prefix)).collect();
+        assert_eq!(asks.iter().position(|worth| *worth), Some(3));
+        assert_eq!(asks.iter().filter(|worth| **worth).count(), 1);
     }
 
     #[test]

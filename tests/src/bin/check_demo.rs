@@ -25,7 +25,9 @@ fn main() -> ExitCode {
     match parsed {
         Ok(report) => {
             let wrong = faults(&report);
-            wrong.iter().for_each(|fault| eprintln!("check-demo: {path}: {fault}"));
+            for fault in &wrong {
+                eprintln!("check-demo: {path}: {fault}");
+            }
             if wrong.is_empty() {
                 println!("check-demo: {path} is as it must be");
                 return ExitCode::SUCCESS;

@@ -103,7 +103,8 @@ fn a_warm_job_can_be_cancelled() {
     stage.start();
     let admin = stage.admin();
     let path = stage.path("set").to_string_lossy().into_owned();
-    let id = admin.post("/v1/warm", &json!({ "path": path, "recursive": true })).json()["id"].clone();
+    let id =
+        admin.post("/v1/warm", &json!({ "path": path, "recursive": true })).json()["id"].clone();
     let url = format!("/v1/warm/{}", text(&id));
     eventually(LIMIT, "a first GET", || (stage.lab().ledger().gets() > 0).then_some(()));
     let answer = admin.delete(&url);

@@ -36,7 +36,11 @@ fn quiet_stage() -> Option<Stage> {
 fn a_missing_bucket_is_named() {
     let Some(mut stage) = quiet_stage() else { return };
     stage.set_mount("bucket", "no-such-bucket");
-    check_refused(&stage, &mut stage.daemon_command(), &["no bucket no-such-bucket", "check the name"]);
+    check_refused(
+        &stage,
+        &mut stage.daemon_command(),
+        &["no bucket no-such-bucket", "check the name"],
+    );
 }
 
 #[test]

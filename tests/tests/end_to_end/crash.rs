@@ -79,7 +79,9 @@ fn after_a_kill_in_the_cold_epoch_what_was_on_disk_is_not_fetched_again() {
         .collect();
     let ledger = stage.lab().ledger().clone();
     let before = ledger.mark();
-    eventually(LIMIT, "a GET under way", || (!gets_since(&ledger, before).is_empty()).then_some(()));
+    eventually(LIMIT, "a GET under way", || {
+        (!gets_since(&ledger, before).is_empty()).then_some(())
+    });
     stage.kill();
     let failed: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
     assert!(failed > 0, "the daemon was killed after the epoch, not in it");

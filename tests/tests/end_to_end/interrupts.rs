@@ -18,7 +18,11 @@ fn blocked_reader(stage: &Stage, key: &str) -> Child {
     let child = command.spawn().unwrap();
     let ledger = stage.lab().ledger();
     eventually(LIMIT, "its GET", || {
-        ledger.entries().iter().any(|entry| &*entry.key == key && entry.fault.is_some()).then_some(())
+        ledger
+            .entries()
+            .iter()
+            .any(|entry| &*entry.key == key && entry.fault.is_some())
+            .then_some(())
     });
     child
 }
@@ -64,7 +68,8 @@ fn an_interrupt_does_not_cancel_the_fetch_that_others_wait_for() {
     stage.start();
     let ledger = stage.lab().ledger().clone();
     std::thread::scope(|scope| {
-        let mut reader = Command::new("cat").arg(stage.path("shared")).stdout(Stdio::null()).spawn().unwrap();
+        let mut reader =
+            Command::new("cat").arg(stage.path("shared")).stdout(Stdio::null()).spawn().unwrap();
         eventually(LIMIT, "its GET", || (ledger.gets() > 0).then_some(()));
         let (stage, files) = (&stage, &files);
         let other = scope.spawn(move || check_all(stage, files));

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bad_input;
+mod command_line;
 mod crash;
 mod fstab;
 mod hostile_keys;
@@ -27,7 +28,7 @@ use tenderfs_tests::{File, Stage, md5_of_file};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 /// Everything that a test waits for happens well within it.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 #[track_caller]
 fn check_all(stage: &Stage, files: &[File]) {

@@ -83,7 +83,8 @@ fn an_unreachable_store_is_an_io_error_within_its_deadline_and_cached_files_go_o
     let started = Instant::now();
     let read = errno_of(fs::read(stage.path("cold")), "a read from nowhere");
     assert!(matches!(read, Errno::EIO | Errno::ETIMEDOUT), "{read}");
-    let looked = errno_of(fs::metadata(stage.path("folder/absent")), "a name S3 was never asked for");
+    let looked =
+        errno_of(fs::metadata(stage.path("folder/absent")), "a name S3 was never asked for");
     assert!(matches!(looked, Errno::EIO | Errno::ETIMEDOUT), "{looked}");
     assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
     check_all(&stage, &files[..1]);
@@ -126,7 +127,10 @@ fn an_object_replaced_under_an_open_handle_is_estale_there_and_new_on_reopen() {
         assert_eq!(found, new.md5(), "a mix of two versions");
         Some(())
     });
-    assert_eq!(errno_of(open.read_exact_at(&mut buffer, 50 * MIB), "the old handle"), Errno::ESTALE);
+    assert_eq!(
+        errno_of(open.read_exact_at(&mut buffer, 50 * MIB), "the old handle"),
+        Errno::ESTALE
+    );
 }
 
 #[test]

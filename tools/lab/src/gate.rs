@@ -9,7 +9,7 @@ mod spoil;
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::CONTENT_RANGE;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -65,7 +65,7 @@ impl Gate {
         connection: u64,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Dropped> {
-        let arrived = Instant::now();
+        let arrived = self.pace.now_ns();
         let facts = Facts::of(&request, self.domain.as_deref());
         let record = self.ledger.enter(&facts, connection);
         let mut unanswered = Unanswered(Some(Arc::clone(&record)));
@@ -75,7 +75,8 @@ impl Gate {
             || facts.operation == Operation::HeadBucket
             || request.method() == http::Method::HEAD;
 
-        let due = arrived + self.latency(fault.as_ref());
+        let latency = u64::try_from(self.latency(fault.as_ref()).as_nanos()).unwrap_or(u64::MAX);
+        let due = arrived.saturating_add(latency);
         if fault == Some(Fault::HangBeforeHeaders) {
             pending::<()>().await;
         }
@@ -88,8 +89,9 @@ impl Gate {
             spoil::spoil(&mut reply, &mut outgoing, &facts, fault);
         }
         if due > arrived {
-            timer::sleep_until(due).await;
+            timer::sleep(Duration::from_nanos(due.saturating_sub(self.pace.now_ns()))).await;
         }
+        outgoing.due_ns = due;
         if fault == Some(Fault::ResetBeforeHeaders) {
             line.reset_at_end();
             return Err(Dropped);

@@ -45,6 +45,7 @@ impl Server {
         control.1.set_nonblocking(true)?;
         let (stop, stopped) = watch::channel(false);
         let mut server = Self { stop, threads: Vec::new() };
+        // Each entry is a descriptor, of which the process may open so many.
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..count.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let mut doors = Some((listener, senders, control));

@@ -3,6 +3,7 @@
 mod conditions;
 mod listing;
 mod names;
+mod part;
 mod uploads;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, BucketLocationConstraint,
@@ -29,10 +30,14 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use self::conditions::{Conditions, Verdict};
 pub(crate) use self::listing::escape_controls;
+use self::part::Part;
 use self::uploads::Uploads;
 use crate::content::Content;
 use crate::fault::Endless;
 use crate::storage::{Attributes, Object, StorageError, Store};
+
+/// Most bytes that S3 takes in one PUT.
+const PUT_BYTES_MAX: i64 = 5 << 30;
 
 /// What a fault asks of an operation, in the request's extensions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -408,42 +413,6 @@ impl S3 for Operations {
     }
 }
 
-/// The part of an object that is asked for.
-struct Part {
-    start: u64,
-    end: u64,
-    /// The `Content-Range` header, if a range was asked for.
-    header: Option<String>,
-}
-
-impl Part {
-    fn of(object: &Object, range: Option<Range>, directive: Directive) -> S3Result<Self> {
-        let size = object.content.len_bytes();
-        let Some(range) = range.filter(|_| !directive.ignore_range) else {
-            return Ok(Self { start: 0, end: size, header: None });
-        };
-        let Some(range) = range.check(size).ok().filter(|range| !range.is_empty()) else {
-            let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
-            let header = HeaderValue::from_str(&format!("bytes */{size}"));
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-            headers.extend(header.ok().map(|header| (CONTENT_RANGE, header)));
-            error.set_headers(headers);
-            return Err(error);
-        };
-        let (mut start, mut end) = (range.start, range.end);
-        if directive.shift_range {
-            (start, end) = if end < size {
-                (start + 1, end + 1)
-            } else {
-                (start.saturating_sub(1), (end - 1).max(1))
-            };
-        }
-        let header = Some(format!("bytes {start}-{}/{size}", end - 1));
-        Ok(Self { start, end, header })
-    }
-}
-
 fn directive<T>(request: &S3Request<T>) -> Directive {
     request.extensions.get().copied().unwrap_or_default()
 }
@@ -469,6 +438,9 @@ fn proceed(verdict: Verdict, object: &Object) -> S3Result<()> {
 
 async fn collect(body: Option<StreamingBlob>, length: Option<i64>) -> S3Result<Bytes> {
     let Some(body) = body else { return Ok(Bytes::new()) };
+    if length.is_some_and(|length| length > PUT_BYTES_MAX) {
+        return Err(s3_error!(EntityTooLarge));
+    }
     let pieces: Vec<Bytes> = body.try_collect().await.map_err(|source| {
         // A body that does not have the hash it was signed with fails here too.
         S3Error::with_source(S3ErrorCode::IncompleteBody, source)

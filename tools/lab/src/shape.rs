@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shape {
-    /// Time from the request to the first byte of its answer; never less, and up to 1 ms more.
+    /// Time from the request to the first byte of its answer; never less.
     pub first_byte: Latency,
     /// Bandwidth of each connection; `None` is as fast as it goes, 0 is taken as 1.
     pub connection_bytes_per_second: Option<u64>,

@@ -5,7 +5,7 @@ mod descriptor;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
@@ -56,14 +56,13 @@ impl Timer {
     }
 }
 
-/// Waits until `due`: never less, and as little more as the machine allows.
-pub(crate) async fn sleep_until(due: Instant) {
+/// Waits this long: never less, and as little more as the machine allows.
+pub(crate) async fn sleep(time: Duration) {
     let mut timer = Timer::default();
-    let left = due.saturating_duration_since(Instant::now());
-    let precise = !left.is_zero() && timer.set(left).is_ok();
+    let precise = !time.is_zero() && timer.set(time).is_ok();
     if precise && poll_fn(|cx| timer.poll_fired(cx)).await.is_ok() {
         return;
     }
     // Out of descriptors: a millisecond more is better than an error.
-    tokio::time::sleep_until(due.into()).await;
+    tokio::time::sleep(time).await;
 }

@@ -33,8 +33,9 @@ use crate::timer::Timer;
 const SLICES_MAX: usize = 64;
 /// Most bytes that one read takes.
 const INBOX_BYTES: usize = 64 * 1024;
-/// What it takes from the timer to the write, roughly: taken off, so that it is right on average.
+/// How late timers are taken to be before one has fired, and at most.
 const TIMER_LAG_NS: u64 = 50_000;
+const TIMER_LAG_NS_MAX: u64 = 1_000_000;
 /// How long a connection that is to be cut waits for the client to take what was sent.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How often it looks.
@@ -76,6 +77,11 @@ pub(crate) struct Wire {
     /// Becomes the allowance when the timer fires.
     promised: u64,
     timer: Timer,
+    /// When the timer was to fire.
+    timer_due: u64,
+    /// How late timers have been of late. They are set earlier by it, so that pieces are on time on
+    /// average, also on a machine that is busy.
+    timer_lag: u64,
     /// Whether the client has said that it sends no more; hyper takes that for its end.
     peer_gone: bool,
     /// When a connection that is to be cut began to wait for the client.
@@ -104,6 +110,8 @@ impl Wire {
             allowance: 0,
             promised: 0,
             timer: Timer::default(),
+            timer_due: 0,
+            timer_lag: TIMER_LAG_NS,
             peer_gone: false,
             draining: None,
             inbox: vec![0; INBOX_BYTES].into(),
@@ -114,11 +122,10 @@ impl Wire {
     fn take_up(&mut self) {
         if self.current.is_none() {
             self.current = self.line.outgoing.borrow_mut().pop_front();
-            if self.current.is_some() {
+            if let Some(outgoing) = &self.current {
                 self.head = HeadScanner::default();
-                let now = self.pace.now_ns();
-                self.link.begin(now);
-                self.pace.begin(now);
+                self.link.begin(outgoing.due_ns);
+                self.pace.begin(outgoing.due_ns);
             }
         }
     }
@@ -180,6 +187,8 @@ impl Wire {
             if self.timer.is_set() {
                 ready!(self.timer.poll_fired(cx))?;
                 self.allowance = std::mem::take(&mut self.promised);
+                let late = self.pace.now_ns().saturating_sub(self.timer_due);
+                self.timer_lag = (self.timer_lag * 7 / 8 + late / 8).min(TIMER_LAG_NS_MAX);
             }
             if self.allowance > 0 || wanted == 0 {
                 return Poll::Ready(Ok(self.allowance));
@@ -188,10 +197,11 @@ impl Wire {
             let piece = wanted.min(piece_bytes(least));
             let own = connection.map_or(now, |rate| self.link.reserve(now, piece, rate));
             let shared = limits.total.map_or(now, |rate| self.pace.reserve(now, piece, rate));
-            let due = own.max(shared).saturating_sub(TIMER_LAG_NS);
+            let due = own.max(shared).saturating_sub(self.timer_lag);
             self.promised = piece;
             if due > now {
                 self.timer.set(Duration::from_nanos(due - now))?;
+                self.timer_due = due;
             } else {
                 self.allowance = std::mem::take(&mut self.promised);
             }

@@ -5,6 +5,7 @@
 //! set is larger than [`WAVE_BYTES_MAX`], it is read in waves of that much and the waves' times are added up, so that
 //! memory stays bounded. Each pass has fresh buffers, so that a byte that was not read cannot pass for one that was.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
@@ -163,7 +164,8 @@ fn mismatches(files: &[Expected], buffers: &[Vec<u8>]) -> usize {
     wrong.into_inner()
 }
 
-/// Reads `files` below `root` with `readers` threads, each taking the next file that nobody has.
+/// Reads `files` below `root` with `readers` threads, each taking the next file that nobody has. If there are several
+/// files, their directories are listed first, as a job does to find its files; that is part of the time.
 pub fn read(
     root: &Path,
     readers: usize,
@@ -173,6 +175,9 @@ pub fn read(
     let jobs: Vec<_> = files.iter().zip(buffers).rev().collect();
     let jobs = std::sync::Mutex::new(jobs);
     let started = Instant::now();
+    if files.len() > 1 {
+        list_directories(root, files)?;
+    }
     let results: Vec<Result<Vec<Duration>, ToolError>> = thread::scope(|scope| {
         let running: Vec<_> = (0..readers.clamp(1, files.len().max(1)))
             .map(|_| scope.spawn(|| read_until_empty(root, &jobs, interrupt)))
@@ -188,6 +193,26 @@ pub fn read(
         reading.first_bytes.extend(first_bytes?);
     }
     Ok(reading)
+}
+
+/// Lists every directory that holds one of the files, side by side.
+fn list_directories(root: &Path, files: &[Expected]) -> Result<(), ToolError> {
+    let directories: BTreeSet<_> = files
+        .iter()
+        .filter_map(|file| root.join(&file.key).parent().map(Path::to_path_buf))
+        .collect();
+    let list = |path: &Path| {
+        let counted = fs::read_dir(path).and_then(|entries| {
+            entries.map(|entry| entry.map(drop)).collect::<io::Result<Vec<()>>>()
+        });
+        counted.map(drop).map_err(|source| ToolError::Read { path: path.to_path_buf(), source })
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = directories.iter().map(|path| scope.spawn(|| list(path))).collect();
+        running.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 type Jobs<'a> = std::sync::Mutex<Vec<(&'a Expected, &'a mut Vec<u8>)>>;

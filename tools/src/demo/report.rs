@@ -46,8 +46,9 @@ pub struct Epoch {
 /// How figures come about, printed below the table.
 const LEGEND: &str = "\
 GB/s: 1e9 bytes by wall clock of reading. Readers read whole files into memory laid out beforehand; MD5s are compared
-file by file once the clock has stopped, so that hashing is no part of the time. first byte: median over the files, from
-open (direct: request) to the first bytes. S3 columns: ";
+file by file once the clock has stopped, so that hashing is no part of the time. Passes over many files through the mount
+list the directories first, as jobs do, within the time. first byte: median over the files, from open (direct: request)
+to the first bytes. S3 columns: ";
 
 impl Report {
     /// The table and its legend; `source` says where the S3 columns come from.

@@ -110,7 +110,9 @@ fn judge(dir: &Path, facts: &Facts) -> Line {
             "a container's own layer is slow and goes with it",
             "mount a volume for --cache-dir",
         ),
-        _ if facts.rotational => weaker("a spinning disk", local),
+        _ if facts.rotational => {
+            weaker("the device says that it spins (virtual disks may be wrong)", local)
+        }
         _ if facts.free_bytes < FREE_WANTED_BYTES => {
             weaker("little room", "free some space or choose another --cache-dir")
         }
@@ -144,7 +146,7 @@ mod tests {
         for (facts, word) in [
             (Facts { fstype: "nfs".to_owned(), ..good() }, "network"),
             (Facts { fstype: "tmpfs".to_owned(), ..good() }, "memory"),
-            (Facts { rotational: true, ..good() }, "spinning"),
+            (Facts { rotational: true, ..good() }, "spins"),
             (Facts { free_bytes: 1, ..good() }, "little room"),
             (Facts { direct_error: Some("EINVAL".to_owned()), ..good() }, "O_DIRECT"),
         ] {

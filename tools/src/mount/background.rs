@@ -13,8 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, raise};
-use nix::unistd::{dup2_stdout, setsid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, dup2_stdout, setsid};
 use tenderfs_daemon::config::{LogSettings, process_environment};
 use tenderfs_daemon::one_line;
 
@@ -142,7 +142,7 @@ impl Readiness {
         let mut ready = |()| {
             let told = word.take().map_or(Ok(()), |mut word| writeln!(word, "{READY}"));
             // Whoever asked for the mount was interrupted: nobody wants it any more.
-            if told.is_err() && raise(Signal::SIGTERM).is_err() {
+            if told.is_err() && kill(Pid::this(), Signal::SIGTERM).is_err() {
                 unreachable!("a process may always signal itself");
             }
         };

@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Row] = &[
     counter(
         "tenderfs_s3_request_errors_total",
         &["mount", "op"],
-        "Requests to S3 that failed, those that a retry mended included.",
+        "Requests to S3 that failed, those that a retry mended and those for absent names included.",
         |from, to| {
             for mount in &from.mounts {
                 for (op, counts) in mount.s3.operations() {
@@ -58,7 +58,7 @@ pub(super) const ROWS: &[Row] = &[
     counter(
         "tenderfs_s3_errors_total",
         &["mount", "kind"],
-        "Failed requests to S3 by what failed, those that a retry mended included.",
+        "Failed requests to S3 by what failed, those that a retry mended included; `not_found` is the answer to a lookup of an absent name.",
         |from, to| {
             for mount in &from.mounts {
                 for kind in ErrorKind::ALL {

@@ -43,15 +43,20 @@ impl HeadScanner {
             return 0;
         }
         let before = self.seen;
-        for byte in slices.iter().flat_map(|slice| slice.iter()).take(written) {
-            self.pass(*byte);
-            if self.ended {
-                break;
+        let mut left = written;
+        for slice in slices {
+            for byte in &slice[..slice.len().min(left)] {
+                self.pass(*byte);
+                if self.ended {
+                    return usize::try_from(self.seen - before).unwrap_or(usize::MAX);
+                }
             }
+            left = left.saturating_sub(slice.len());
         }
         usize::try_from(self.seen - before).unwrap_or(usize::MAX)
     }
 
+    #[inline]
     fn pass(&mut self, byte: u8) {
         if self.block == STATUS_OFFSET {
             self.interim = byte == b'1';

@@ -46,6 +46,9 @@ pub(crate) struct Outgoing {
     /// Bandwidth of this body alone.
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) cut: Cut,
+    /// When its first byte was due, on the clock of the pace. The body's bandwidth counts from here, so
+    /// that what the lab itself takes is not held against it.
+    pub(crate) due_ns: u64,
     sent: u64,
     shut: bool,
 }
@@ -59,6 +62,7 @@ impl Outgoing {
             until_close: false,
             bytes_per_second: None,
             cut: Cut::default(),
+            due_ns: 0,
             sent: 0,
             shut: false,
         }
