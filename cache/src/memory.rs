@@ -317,7 +317,8 @@ mod tests {
         // Every chunk has one that is pinned, but for the last.
         let pins: Vec<_> =
             (0..blocks - 64).step_by(64).map(|index| memory.get(id(index)).unwrap()).collect();
-        assert!(memory.take_frame(CHUNK_BYTES, Zone::Prefetch).is_some());
+        let whole = memory.take_frame(CHUNK_BYTES, Zone::Prefetch);
+        assert!(whole.is_some());
         assert!(memory.take_frame(CHUNK_BYTES, Zone::Prefetch).is_none());
         drop(pins);
         assert!(memory.take_frame(CHUNK_BYTES, Zone::Hot).is_some());

@@ -1,6 +1,6 @@
 //! The TenderFS daemon: composes FUSE, cache and S3, and serves the admin API.
 //!
-//! [`start`] runs a daemon inside this process; [`run`] is what `tenderfsd` and `tenderfs mount`
+//! [`start`] runs a daemon inside this process; [`run()`] is what `tenderfsd` and `tenderfs mount`
 //! do: start, serve until a signal, stop. `docs/ARCHITECTURE.md` has the path of a read.
 //!
 //! Architecture invariant: the only crate that knows FUSE, the cache and S3 at once. Data runs down

@@ -303,7 +303,8 @@ pub(crate) fn probe(
     }
 }
 
-/// Refuses a mount point that cannot take a mount, saying what to do about it.
+/// Refuses a mount point that cannot take a mount, saying what to do about it. A mount whose server
+/// is gone serves nobody ("Transport endpoint is not connected") and is taken away.
 pub(crate) fn check_mountpoint(settings: &MountSettings) -> Result<(), MountError> {
     let path = &settings.mountpoint;
     let shown = path.display();
@@ -326,10 +327,13 @@ pub(crate) fn check_mountpoint(settings: &MountSettings) -> Result<(), MountErro
         MountpointState::Mounted { fstype, source } => {
             error(format!("{source} ({fstype}) is mounted there already; run: umount {shown}"))
         }
-        MountpointState::Stale => error(format!(
-            "a mount of a daemon that is gone is in the way (Transport endpoint is not \
-             connected); run: umount -l {shown}, or mount with --force-unmount-stale"
-        )),
+        MountpointState::Stale => {
+            warn!(mountpoint = %shown, "taking away the mount of a daemon that is gone");
+            match tenderfs_fuse::unmount(path, Unmount::Lazy) {
+                Ok(()) => Ok(()),
+                Err(problem) => error(problem.to_string()),
+            }
+        }
     }
 }
 

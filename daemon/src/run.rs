@@ -265,6 +265,9 @@ impl Running {
                 if let Err(error) = crate::logging::set_level(&in_force.log.level) {
                     warn!(%error, "log level stays as it was");
                 }
+                if let Err(error) = crate::logging::reopen() {
+                    warn!(%error, "the log goes on in the file it had");
+                }
                 if !changes.needs_restart.is_empty() {
                     let sections = changes.needs_restart.join(", ");
                     warn!(sections, "changes of these sections need a restart");

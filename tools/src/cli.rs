@@ -72,7 +72,8 @@ pub struct MountArgs {
     /// Configuration file; without one the embedded defaults hold
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// If a mount of a daemon that is gone is in the way ("Transport endpoint is not connected"), take it away first
+    /// Take away a mount whose daemon is gone ("Transport endpoint is not connected") before anything else is looked at;
+    /// mounting does so in any case
     #[arg(long)]
     pub force_unmount_stale: bool,
     /// Set by the command itself for the process it leaves in the background: tell the one who waits on standard output

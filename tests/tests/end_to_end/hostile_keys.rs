@@ -48,6 +48,13 @@ fn keys_that_cannot_be_names_are_hidden_and_the_rest_works() {
     let mut top = names_in(&stage, "");
     top.sort();
     assert_eq!(top, ["good".to_owned(), longest]);
+    // The standard library leaves out `.` and `..`; `ls` shows each as often as it is listed.
+    for folder in ["", "good"] {
+        let all = run(Command::new("ls").arg("-a").arg(stage.path(folder)), LIMIT).stdout;
+        for dots in [".", ".."] {
+            assert_eq!(all.lines().filter(|name| *name == dots).count(), 1, "{dots} in {all}");
+        }
+    }
     let listed = run(Command::new("ls").arg("-lR").arg(stage.mountpoint()), LIMIT);
     assert_eq!(listed.code(), 0, "{}", listed.stderr);
 }

@@ -5,24 +5,32 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tenderfs_lab::Fault;
+use tenderfs_lab::{Entry, Fault, FaultRule, Operation};
 use tenderfs_tests::{Stage, eventually};
 
 use super::{LIMIT, MIB, check_all};
 use crate::store_faults::on_get;
 
-/// A `cat` of `key` whose GET hangs at the store.
-fn blocked_reader(stage: &Stage, key: &str) -> Child {
-    let mut command = Command::new("cat");
-    command.arg(stage.path(key)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+/// Programs that wait for the store: for pages that the kernel reads ahead, for a read past the
+/// page cache, and for a listing. The kernel lets the first be killed by itself; for the others,
+/// which wait for an answer to their own request, it asks the daemon.
+const WAITING: [(&str, &[&str]); 3] = [
+    ("paged", &["cat", "paged/file"]),
+    ("direct", &["dd", "iflag=direct", "bs=1M", "of=/dev/null", "if=direct/file"]),
+    ("unlisted", &["ls", "unlisted"]),
+];
+
+/// Starts a program in the mount and waits until the store has left it hanging.
+fn blocked(stage: &Stage, folder: &str, words: &[&str]) -> Child {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(stage.mountpoint());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mark = stage.lab().ledger().mark();
     let child = command.spawn().unwrap();
-    let ledger = stage.lab().ledger();
-    eventually(LIMIT, "its GET", || {
-        ledger
-            .entries()
-            .iter()
-            .any(|entry| &*entry.key == key && entry.fault.is_some())
-            .then_some(())
+    eventually(LIMIT, "a request that hangs", || {
+        let asked = stage.lab().ledger().since(mark);
+        let hangs = |entry: &Entry| entry.key.starts_with(folder) && entry.fault.is_some();
+        asked.iter().any(hangs).then_some(())
     });
     child
 }
@@ -31,18 +39,24 @@ fn blocked_reader(stage: &Stage, key: &str) -> Child {
 fn check(signal: Signal, limit: Duration) {
     let Some(mut stage) = Stage::new() else { return };
     stage.set("s3.first_byte_timeout", "30s").set("s3.request_timeout", "60s");
-    stage.fill([("hangs", 8 * MIB)]);
-    let others = stage.fill([("works", 8 * MIB)]);
-    stage.lab().faults().add(on_get("hangs", Fault::HangBeforeHeaders));
+    stage.fill([("paged/file", 8 * MIB), ("direct/file", 8 * MIB), ("unlisted/file", 1)]);
+    let others = stage.fill([("works/file", 8 * MIB)]);
+    let hang = || FaultRule::new(Fault::HangBeforeHeaders);
+    for file in ["paged/file", "direct/file"] {
+        stage.lab().faults().add(on_get(file, Fault::HangBeforeHeaders));
+    }
+    stage.lab().faults().add(hang().operation(Operation::List).prefix("unlisted/"));
     stage.start();
-    let mut reader = blocked_reader(&stage, "hangs");
-    let signalled = Instant::now();
-    kill(Pid::from_raw(reader.id().try_into().unwrap()), signal).unwrap();
-    eventually(LIMIT, "the reader's end", || reader.try_wait().unwrap());
-    let took = signalled.elapsed();
-    eprintln!("a reader blocked on a hanging GET ended {took:?} after {signal}");
-    assert!(took < limit, "{signal} took {took:?}");
-    check_all(&stage, &others);
+    for (folder, words) in WAITING {
+        let mut reader = blocked(&stage, folder, words);
+        let signalled = Instant::now();
+        kill(Pid::from_raw(reader.id().try_into().unwrap()), signal).unwrap();
+        eventually(LIMIT, "the reader's end", || reader.try_wait().unwrap());
+        let took = signalled.elapsed();
+        eprintln!("{words:?}, waiting for the store, ended {took:?} after {signal}");
+        assert!(took < limit, "{words:?}: {signal} took {took:?}");
+        check_all(&stage, &others);
+    }
     stage.lab().faults().clear();
 }
 

@@ -276,9 +276,14 @@ impl Wire {
         if entry.first_byte.is_none() {
             entry.first_byte = Some(record.now());
         }
+        let whole = self.head.ended() && outgoing.is_whole();
+        if whole {
+            // Under the same lock: who has seen the last byte finds the answer completed.
+            record.end(&mut entry, true);
+        }
         drop(entry);
         self.allowance = self.allowance.saturating_sub(body);
-        if self.head.ended() && outgoing.is_whole() {
+        if whole {
             self.put_down(true);
         }
         Poll::Ready(Ok(written))

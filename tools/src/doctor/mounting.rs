@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::statfs::statfs;
 use nix::unistd::geteuid;
 
 use super::line::{Line, State};
@@ -138,9 +140,10 @@ pub fn stale_mounts() -> Line {
     Line::weaker(TOPIC, format!("no daemon behind {}", stale.join(", ")), remedy)
 }
 
-/// Whether a mount answers "Transport endpoint is not connected".
+/// Whether a mount answers "Transport endpoint is not connected". Attributes may still be in the kernel's cache, so it is
+/// asked for its statistics, which never are.
 pub fn is_stale(path: &Path) -> bool {
-    fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(nix::libc::ENOTCONN))
+    statfs(path).is_err_and(|errno| errno == Errno::ENOTCONN)
 }
 
 /// Mount points of TenderFS in the text of a mountinfo file.

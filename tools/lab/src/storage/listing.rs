@@ -100,7 +100,7 @@ pub(crate) fn list<'a, V>(map: &'a BTreeMap<Key, V>, query: &ListQuery<'_>) -> P
         let group = group_of(key, query);
         let passed =
             matches!((&query.start, group), (Start::After(after), Some(group)) if after == group);
-        if !passed && page.objects.len() + page.prefixes.len() == query.entries_max {
+        if page.objects.len() + page.prefixes.len() == query.entries_max {
             page.next = last;
             break;
         }
