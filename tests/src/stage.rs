@@ -1,6 +1,7 @@
 //! A store, a configuration, a daemon and a mount for one test.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
@@ -60,7 +61,7 @@ impl Stage {
 
     fn on(store: Store) -> Option<Self> {
         if let Some(obstacle) = mount_obstacle() {
-            eprintln!("skipped: {obstacle}");
+            skip(&obstacle);
             return None;
         }
         let folder = tempfile::Builder::new().prefix("tenderfs-").tempdir().expect("a folder");
@@ -335,6 +336,17 @@ fn set(table: &mut Table, path: &str, value: Value) {
             let inner = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
             set(inner.as_table_mut().expect("a table on the way"), rest, value);
         }
+    }
+}
+
+/// Says in one line why tests are skipped, once for each reason: around the test runner, which
+/// keeps to itself what a passing test prints.
+pub fn skip(reason: &str) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock().expect("no test panics while it says this");
+    if !said.iter().any(|one| one == reason) {
+        writeln!(std::io::stderr(), "skipped: {reason}").expect("standard error takes a line");
+        said.push(reason.to_owned());
     }
 }
 

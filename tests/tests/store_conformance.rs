@@ -4,7 +4,6 @@
 //! Nothing here asks the store for a fault or for its ledger; those tests are in `end_to_end`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is how a test fails")]
-#![allow(clippy::print_stderr, reason = "a test says what it skips")]
 
 use std::fs;
 use std::io;
@@ -18,9 +17,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use rustix::fs::{FlockOperation, XattrFlags};
-use tenderfs_tests::{
-    File, Program, Stage, is_mounted, map_file, md5_of_file, mount_obstacle, run,
-};
+use tenderfs_tests::{File, Program, Stage, is_mounted, map_file, md5_of_file, run};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -378,13 +375,4 @@ fn a_killed_reader_leaves_the_mount_working() {
     cat.kill().unwrap();
     cat.wait().unwrap();
     check_all(&stage, &files);
-}
-
-/// The other tests of this file say nothing where they cannot mount; this one says why.
-#[test]
-fn a_machine_that_cannot_mount_is_told_so_in_one_line() {
-    if let Some(obstacle) = mount_obstacle() {
-        assert_eq!(obstacle.lines().count(), 1);
-        eprintln!("every test that mounts is skipped here: {obstacle}");
-    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use tenderfs_tests::{Outcome, Program, Stage, is_root, program, run};
+use tenderfs_tests::{Outcome, Program, Stage, is_root, program, run, skip};
 
 use super::{LIMIT, MIB};
 
@@ -42,7 +42,7 @@ fn write_fstab(stage: &Stage, more_options: &str) {
 
 fn stage_for_root() -> Option<Stage> {
     if !is_root() {
-        eprintln!("skipped: only root mounts by fstab");
+        skip("only root mounts by fstab");
         return None;
     }
     Stage::new()

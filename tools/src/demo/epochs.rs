@@ -2,7 +2,7 @@
 //!
 //! How time is taken: the files of a pass are read whole into buffers whose pages exist already; the clock runs from the
 //! moment all readers start to the moment the last has ended. Only then are the MD5s computed and compared. When a data
-//! set is larger than [`WAVE_BYTES_MAX`], it is read in waves of that much and the waves' times are added up, so that
+//! set is larger than `WAVE_BYTES_MAX`, it is read in waves of that much and the waves' times are added up, so that
 //! memory stays bounded. Each pass has fresh buffers, so that a byte that was not read cannot pass for one that was.
 
 use std::collections::BTreeSet;
