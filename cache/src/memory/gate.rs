@@ -259,6 +259,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of waiters take Miri too long")]
     fn a_line_has_a_limit() {
         let gate = Gate::default();
         let turns: Vec<_> = (0..WAITERS_MAX).map(|_| gate.queue(Line::Demand).unwrap()).collect();

@@ -5,7 +5,8 @@
 //! stream is therefore any run of reads that start within two blocks of the furthest byte asked
 //! for, not a strictly rising one.
 //!
-//! The window starts at `first_blocks` and grows by a block with each new block the reader enters,
+//! A first read at offset 0 opens a window of one block, or of the whole of a short file. The window
+//! of a stream starts at `first_blocks` and grows by a block with each new block the reader enters,
 //! up to `max_blocks`; beyond that it doubles each time a reader in full stream still had to wait,
 //! up to what the prefetch budget allows. A jump closes it.
 
@@ -18,6 +19,10 @@ const READS_TO_BELIEVE: u8 = 4;
 
 /// How far from the furthest byte a read may start and still belong to the stream, in blocks.
 const SLACK_BLOCKS: u64 = 2;
+
+/// Files up to this size are fetched whole once their start is read: as much as one GET may bring,
+/// and the size of a common training shard.
+const SHORT_FILE_BYTES: u64 = 4 * BLOCK_BYTES;
 
 /// Bounds of the window, in blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +99,12 @@ impl ReadAhead {
                 self.window_blocks = 0;
                 return None;
             }
-            // The start of a file is where streams start: the next block, no more.
-            Pattern::Unknown if first_read && range.start() == 0 => self.window_blocks = 1,
+            // The start of a file is where streams start. A short file is most likely read whole;
+            // of a long one it is the next block, no more.
+            Pattern::Unknown if first_read && range.start() == 0 => {
+                let is_short = file_bytes <= SHORT_FILE_BYTES;
+                self.window_blocks = if is_short { window.first_blocks } else { 1 };
+            }
             Pattern::Sequential if self.window_blocks < window.first_blocks => {
                 self.window_blocks = window.first_blocks;
             }
@@ -218,6 +227,17 @@ mod tests {
             read(&mut state, block * BLOCK_BYTES, BLOCK_BYTES, true);
         }
         assert_eq!(state.window_blocks, WINDOW.budget_blocks);
+    }
+
+    #[test]
+    fn a_short_file_is_fetched_whole_when_its_start_is_read() {
+        let mut state = ReadAhead::default();
+        let start = ByteRange::at(0, 4096).unwrap();
+        let ahead = state.on_read(start, 16 * MIB, true, WINDOW);
+        assert_eq!(ahead, Some(Ahead { first: 1, end: 4 }));
+        let mut state = ReadAhead::default();
+        let tail = ByteRange::at(15 * MIB, 4096).unwrap();
+        assert_eq!(state.on_read(tail, 16 * MIB, true, WINDOW), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tenderfs_lab::{Content, Entry, Lab, LabBuilder};
 use url::Url;
 
 /// Longest wait for a byte before the client takes the server to hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,16 +238,16 @@ impl Rig {
     }
 
     pub(crate) fn get_url(&self, key: &str) -> Url {
-        self.bucket.get_object(Some(&self.credentials), key).sign(MINUTE)
+        self.bucket.get_object(Some(&self.credentials), key).sign(SIGNED_FOR)
     }
 
     pub(crate) fn head(&self, key: &str, headers: &[(&str, &str)]) -> Answer {
-        let url = self.bucket.head_object(Some(&self.credentials), key).sign(MINUTE);
+        let url = self.bucket.head_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         ask("HEAD", &url, headers, &[])
     }
 
     pub(crate) fn put(&self, key: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let url = self.bucket.put_object(Some(&self.credentials), key).sign(MINUTE);
+        let url = self.bucket.put_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         ask("PUT", &url, headers, body)
     }
 
@@ -272,7 +272,7 @@ impl Rig {
             self.lab.secret_key(),
             None,
             "us-east-1",
-            MINUTE.as_secs(),
+            SIGNED_FOR.as_secs(),
             query.iter().copied(),
             std::iter::empty::<(&str, &str)>(),
         )
@@ -295,7 +295,7 @@ impl Rig {
     }
 }
 
-pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const SIGNED_FOR: Duration = Duration::from_hours(1);
 
 pub(crate) fn bucket(lab: &Lab, name: &str, region: &str) -> Bucket {
     let endpoint = lab.endpoint().parse().unwrap();

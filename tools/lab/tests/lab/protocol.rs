@@ -4,7 +4,7 @@ use md5::{Digest, Md5};
 use rusty_s3::{Credentials, Method, S3Action};
 use tenderfs_lab::{Attributes, Content, Lab, Operation, Storage};
 
-use crate::client::{Connection, End, MINUTE, Rig, ask, bucket};
+use crate::client::{Connection, End, Rig, SIGNED_FOR, ask, bucket};
 
 fn hex_md5(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -34,7 +34,7 @@ fn what_is_put_is_got_until_it_is_deleted() {
         assert!(answer.header("last-modified").ends_with(" GMT"));
         assert_eq!(answer.header("x-amz-request-id").len(), 16);
     }
-    let url = rig.bucket.delete_object(Some(&rig.credentials), "a/b c.jpg").sign(MINUTE);
+    let url = rig.bucket.delete_object(Some(&rig.credentials), "a/b c.jpg").sign(SIGNED_FOR);
     assert_eq!(ask("DELETE", &url, &[], &[]).status, 204);
     assert_eq!(ask("DELETE", &url, &[], &[]).status, 204, "deleting nothing is no error");
     let missing = rig.get("a/b c.jpg", &[]);
@@ -223,17 +223,17 @@ fn a_hundred_thousand_keys_list_by_groups() {
 fn multipart_uploads_are_joined() {
     let rig = Rig::with(Lab::builder().part_bytes_min(1000));
     let credentials = Some(&rig.credentials);
-    let create = rig.bucket.create_multipart_upload(credentials, "big").sign(MINUTE);
+    let create = rig.bucket.create_multipart_upload(credentials, "big").sign(SIGNED_FOR);
     let upload = ask("POST", &create, &[], &[]).element("UploadId");
     let parts = [Content::seeded(1, 2000), Content::seeded(2, 2000), Content::seeded(3, 10)];
     let mut etags = Vec::new();
     for (number, part) in (1..).zip(&parts) {
-        let url = rig.bucket.upload_part(credentials, "big", number, &upload).sign(MINUTE);
+        let url = rig.bucket.upload_part(credentials, "big", number, &upload).sign(SIGNED_FOR);
         let put = ask("PUT", &url, &[], &part.read(0, 2000));
         assert_eq!(put.status, 200, "{}", put.text());
         etags.push(put.header("etag").to_owned());
     }
-    let listed = rig.bucket.list_parts(credentials, "big", &upload).sign(MINUTE);
+    let listed = rig.bucket.list_parts(credentials, "big", &upload).sign(SIGNED_FOR);
     let listed = ask("GET", &listed, &[], &[]);
     assert_eq!(listed.elements("PartNumber"), ["1", "2", "3"]);
     assert_eq!(listed.elements("Size"), ["2000", "2000", "10"]);
@@ -242,7 +242,7 @@ fn multipart_uploads_are_joined() {
     let complete = |etags: &[&str]| {
         let names = etags.iter().copied();
         let action = rig.bucket.complete_multipart_upload(credentials, "big", &upload, names);
-        let url = action.sign(MINUTE);
+        let url = action.sign(SIGNED_FOR);
         ask("POST", &url, &[], action.body().as_bytes())
     };
     assert_eq!(complete(&["\"0\""]).element("Code"), "InvalidPart");
@@ -263,20 +263,20 @@ fn uploads_are_abandoned_and_small_parts_refused() {
     use Operation as O;
     let rig = Rig::new();
     let credentials = Some(&rig.credentials);
-    let create = rig.bucket.create_multipart_upload(credentials, "big").sign(MINUTE);
+    let create = rig.bucket.create_multipart_upload(credentials, "big").sign(SIGNED_FOR);
     let upload = ask("POST", &create, &[], &[]).element("UploadId");
     let etags: Vec<String> = (1..=2)
         .map(|number| {
-            let url = rig.bucket.upload_part(credentials, "big", number, &upload).sign(MINUTE);
+            let url = rig.bucket.upload_part(credentials, "big", number, &upload).sign(SIGNED_FOR);
             ask("PUT", &url, &[], b"small").header("etag").to_owned()
         })
         .collect();
     let names = etags.iter().map(String::as_str);
     let action = rig.bucket.complete_multipart_upload(credentials, "big", &upload, names);
-    let url = action.sign(MINUTE);
+    let url = action.sign(SIGNED_FOR);
     let refused = ask("POST", &url, &[], action.body().as_bytes());
     assert_eq!((refused.status, &*refused.element("Code")), (400, "EntityTooSmall"));
-    let abort = rig.bucket.abort_multipart_upload(credentials, "big", &upload).sign(MINUTE);
+    let abort = rig.bucket.abort_multipart_upload(credentials, "big", &upload).sign(SIGNED_FOR);
     assert_eq!(ask("DELETE", &abort, &[], &[]).status, 204);
     assert_eq!(ask("DELETE", &abort, &[], &[]).element("Code"), "NoSuchUpload");
     let operations: Vec<Operation> =
@@ -333,22 +333,22 @@ fn many_objects_are_deleted_at_once() {
 fn buckets_come_and_go() {
     let rig = Rig::new();
     let other = bucket(&rig.lab, "other", "us-east-1");
-    let create = other.create_bucket(&rig.credentials).sign(MINUTE);
+    let create = other.create_bucket(&rig.credentials).sign(SIGNED_FOR);
     assert_eq!(ask("PUT", &create, &[], &[]).status, 200);
     assert_eq!(ask("PUT", &create, &[], &[]).element("Code"), "BucketAlreadyOwnedByYou");
     let listed = ask("GET", &rig.signed(Method::Get, "/", &[]), &[], &[]);
     assert_eq!(listed.elements("Name"), ["data", "other"]);
-    let head = other.head_bucket(Some(&rig.credentials)).sign(MINUTE);
+    let head = other.head_bucket(Some(&rig.credentials)).sign(SIGNED_FOR);
     let head = ask("HEAD", &head, &[], &[]);
     assert_eq!((head.status, head.header("x-amz-bucket-region")), (200, "us-east-1"));
     rig.lab.put("other", "k", "x").unwrap();
-    let delete = other.delete_bucket(&rig.credentials).sign(MINUTE);
+    let delete = other.delete_bucket(&rig.credentials).sign(SIGNED_FOR);
     assert_eq!(ask("DELETE", &delete, &[], &[]).element("Code"), "BucketNotEmpty");
     assert!(rig.lab.delete("other", "k").unwrap());
     assert_eq!(ask("DELETE", &delete, &[], &[]).status, 204);
     for url in [
-        other.get_object(Some(&rig.credentials), "k").sign(MINUTE),
-        other.list_objects_v2(Some(&rig.credentials)).sign(MINUTE),
+        other.get_object(Some(&rig.credentials), "k").sign(SIGNED_FOR),
+        other.list_objects_v2(Some(&rig.credentials)).sign(SIGNED_FOR),
     ] {
         let missing = ask("GET", &url, &[], &[]);
         assert_eq!((missing.status, &*missing.element("Code")), (404, "NoSuchBucket"));
@@ -360,7 +360,7 @@ fn only_the_right_signature_is_let_in() {
     let rig = Rig::new();
     rig.lab.put("data", "k", "text").unwrap();
     let get = |credentials: Option<&Credentials>| {
-        ask("GET", &rig.bucket.get_object(credentials, "k").sign(MINUTE), &[], &[])
+        ask("GET", &rig.bucket.get_object(credentials, "k").sign(SIGNED_FOR), &[], &[])
     };
     let wrong = get(Some(&Credentials::new(rig.lab.access_key(), "wrong")));
     assert_eq!((wrong.status, &*wrong.element("Code")), (403, "SignatureDoesNotMatch"));
@@ -376,7 +376,7 @@ fn only_the_right_signature_is_let_in() {
     let open = Rig::with(Lab::builder().allow_anonymous());
     open.lab.put("data", "k", "text").unwrap();
     let get = |credentials: Option<&Credentials>| {
-        ask("GET", &open.bucket.get_object(credentials, "k").sign(MINUTE), &[], &[]).status
+        ask("GET", &open.bucket.get_object(credentials, "k").sign(SIGNED_FOR), &[], &[]).status
     };
     assert_eq!(get(None), 200);
     assert_eq!(get(Some(&Credentials::new(open.lab.access_key(), "wrong"))), 403);
@@ -393,7 +393,7 @@ fn another_region_is_refused_and_the_right_one_named() {
     assert_eq!(refused.header("x-amz-bucket-region"), "eu-west-1");
     assert!(refused.text().contains("the region 'us-east-1' is wrong; expecting 'eu-west-1'"));
     let right = bucket(&rig.lab, "data", "eu-west-1");
-    let url = right.get_object(Some(&rig.credentials), "k").sign(MINUTE);
+    let url = right.get_object(Some(&rig.credentials), "k").sign(SIGNED_FOR);
     assert_eq!(ask("GET", &url, &[], &[]).status, 200);
     let header = "AWS4-HMAC-SHA256 Credential=k/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
     let url = right.object_url("k");
@@ -458,7 +458,7 @@ fn requests_on_one_connection_are_told_apart() {
     connection.send("GET", &url, &[("Range", "bytes=100-1048575")], &[]);
     assert_eq!(connection.receive("GET").body, content.read(0, 100));
     assert_eq!(connection.receive("GET").body, content.read(100, 1 << 20));
-    let head = rig.bucket.head_object(Some(&rig.credentials), "k").sign(MINUTE);
+    let head = rig.bucket.head_object(Some(&rig.credentials), "k").sign(SIGNED_FOR);
     connection.send("HEAD", &head, &[], &[]);
     assert_eq!(connection.receive("HEAD").status, 200);
 
