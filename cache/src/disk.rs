@@ -43,11 +43,16 @@ use crate::version::{ObjectId, ObjectVersion};
 /// Blocks that may wait for a commit; each is a few hundred bytes.
 const COMMIT_BACKLOG: usize = 4096;
 
+/// Files that are made at once at most.
+const CREATING: usize = 16;
+
 /// The disk tier.
 pub(crate) struct Disk {
     inner: Arc<Inner>,
     committer: Committer,
     commit_backlog: Arc<Semaphore>,
+    /// Held while a file is made; which one depends on the object.
+    creating: [tokio::sync::Mutex<()>; CREATING],
 }
 
 /// What the disk tier's threads share with the cores.
@@ -100,7 +105,12 @@ impl Disk {
         });
         inner.measure_overhead();
         let committer = Committer::start(&inner)?;
-        Ok(Self { inner, committer, commit_backlog: Arc::new(Semaphore::new(COMMIT_BACKLOG)) })
+        Ok(Self {
+            inner,
+            committer,
+            commit_backlog: Arc::new(Semaphore::new(COMMIT_BACKLOG)),
+            creating: Default::default(),
+        })
     }
 
     /// Milliseconds since 1970, a quarter of a second late at most.
@@ -155,6 +165,11 @@ impl Disk {
 
     pub(crate) fn create_folders(&self, id: ObjectId) -> io::Result<()> {
         self.inner.dir.create_folders(id)
+    }
+
+    /// What is held while the file of object `id` is made.
+    pub(crate) fn creating(&self, id: ObjectId) -> &tokio::sync::Mutex<()> {
+        &self.creating[usize::from(id.0[15]) % CREATING]
     }
 
     /// Whether files are opened for direct I/O.

@@ -103,7 +103,8 @@ pub(crate) fn cache_settings(
             Verify::Always => tenderfs_cache::Verify::Always,
             Verify::Never => tenderfs_cache::Verify::Never,
         },
-        huge_pages: HugePages::Advised,
+        // docs/decisions/0004-huge-pages.md has the measurement.
+        huge_pages: HugePages::Plain,
         catalogue_cache_bytes: limits.catalogue_cache_bytes,
     }
 }

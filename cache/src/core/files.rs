@@ -99,7 +99,7 @@ impl Core {
         let disk = self.disk().ok_or(io::ErrorKind::NotFound)?;
         let space = of.space().ok_or(io::ErrorKind::NotFound)?;
         let path = disk.object_path(of.id());
-        of.create_once(|| async {
+        of.create_once(disk.creating(of.id()), || async {
             // What an earlier life left there has no record: it goes.
             match open(&path, Create::Yes, disk.is_direct()).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -8,7 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 
 use crate::disk::bitmap::Bitmap;
 use crate::disk::dir::{CacheDir, Found};
@@ -25,6 +28,9 @@ const SUMS: TableDefinition<(Id, u32), &[u8]> = TableDefinition::new("sums");
 
 /// Format of the catalogue, under `format` in the table `meta`.
 const FORMAT: u64 = 1;
+
+/// Objects that a start makes room for before it reads them.
+const LOADED_AT_ONCE: usize = 4 << 20;
 
 /// The open catalogue.
 pub(crate) struct Catalogue {
@@ -233,7 +239,9 @@ fn prepare(database: &Database) -> Result<(), Unreadable> {
 
 fn load(database: &Database) -> Result<Vec<Loaded>, redb::Error> {
     let table = database.begin_read()?.open_table(OBJECTS)?;
-    let mut objects = Vec::new();
+    let count = usize::try_from(table.len()?).unwrap_or_default();
+    // A damaged count must not take all memory; the list grows if there are more.
+    let mut objects = Vec::with_capacity(count.min(LOADED_AT_ONCE));
     let mut refused: u64 = 0;
     for entry in table.iter()? {
         let (id, value) = entry?;

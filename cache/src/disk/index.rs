@@ -86,6 +86,8 @@ impl Index {
     /// Adds objects of the catalogue.
     pub(crate) fn load(&self, objects: impl IntoIterator<Item = DiskObject>) {
         let mut inner = self.lock();
+        let objects = objects.into_iter();
+        inner.objects.reserve(objects.size_hint().0);
         for object in objects {
             inner.add(&Arc::new(object));
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::block::{BLOCK_BYTES, block_count, block_range};
 use crate::disk::bitmap::Bitmap;
@@ -29,7 +29,7 @@ pub(crate) struct DiskObject {
     /// Its last use waits to be catalogued.
     pub(crate) use_noted: AtomicBool,
     /// Set once its file was made, in this life or an earlier one.
-    created: OnceCell<()>,
+    created: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -38,14 +38,33 @@ struct State {
     evicted: bool,
     /// Blocks that can be read.
     present: Bitmap,
-    /// Blocks whose space is accounted for, right or not.
-    stored: Bitmap,
+    /// What most objects have nothing of most of the time.
+    extra: Option<Box<Extra>>,
+    /// `None` once evicted.
+    space: Option<Arc<FileSpace>>,
+}
+
+#[derive(Debug, Default)]
+struct Extra {
+    /// Blocks that take space and are of no use.
+    spoilt: Bitmap,
     /// Blocks being written.
     writing: SmallVec<[u32; 4]>,
     /// Checksums of blocks that the catalogue does not have yet.
     fresh: BTreeMap<u32, Arc<[u32]>>,
-    /// `None` once evicted.
-    space: Option<Arc<FileSpace>>,
+}
+
+impl State {
+    fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Gives the memory of `extra` back if there is nothing in it.
+    fn tidy(&mut self) {
+        self.extra.take_if(|extra| {
+            extra.spoilt.count() == 0 && extra.writing.is_empty() && extra.fresh.is_empty()
+        });
+    }
 }
 
 /// Whether a block may be written.
@@ -79,12 +98,8 @@ impl DiskObject {
         present: Bitmap,
         space: Arc<FileSpace>,
     ) -> Self {
-        let stored = present.clone();
-        let state = State { present, stored, space: Some(space), ..State::default() };
-        Self {
-            created: OnceCell::new_with(Some(())),
-            ..Self::build(id, size_bytes, last_use_ms, state)
-        }
+        let state = State { present, space: Some(space), ..State::default() };
+        Self { created: AtomicBool::new(true), ..Self::build(id, size_bytes, last_use_ms, state) }
     }
 
     fn build(id: ObjectId, size_bytes: u64, last_use_ms: u64, state: State) -> Self {
@@ -94,7 +109,7 @@ impl DiskObject {
             last_use_ms: AtomicU64::new(last_use_ms),
             known_use_ms: AtomicU64::new(last_use_ms),
             use_noted: AtomicBool::new(false),
-            created: OnceCell::new(),
+            created: AtomicBool::new(false),
             state: Mutex::new(state),
         }
     }
@@ -115,12 +130,22 @@ impl DiskObject {
         self.last_use_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
 
-    /// Runs `create` if no file was made for this object yet; one at a time.
+    /// Runs `create` if no file was made for this object yet. `turn` is the same for all who may
+    /// call this for one object.
     pub(crate) async fn create_once<F: Future<Output = io::Result<()>>>(
         &self,
+        turn: &AsyncMutex<()>,
         create: impl FnOnce() -> F,
     ) -> io::Result<()> {
-        self.created.get_or_try_init(create).await.copied()
+        if self.created.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _turn = turn.lock().await;
+        if !self.created.load(Ordering::Acquire) {
+            create().await?;
+            self.created.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Whether it was not evicted.
@@ -162,35 +187,48 @@ impl DiskObject {
         if state.present.contains(index) {
             return Claim::Present;
         }
-        if state.writing.contains(&index) {
+        let extra = state.extra();
+        if extra.writing.contains(&index) {
             return Claim::Taken;
         }
-        state.writing.push(index);
-        let needs_space = !state.stored.contains(index);
+        extra.writing.push(index);
+        let needs_space = !extra.spoilt.contains(index);
         Claim::Yours(WriteClaim { object: Arc::clone(self), index, needs_space, space })
     }
 
     /// Checksums of block `index`, if the catalogue does not have them yet.
     pub(crate) fn fresh_sums(&self, index: u32) -> Option<Arc<[u32]>> {
-        self.state().fresh.get(&index).cloned()
+        self.state().extra.as_ref()?.fresh.get(&index).cloned()
     }
 
     /// The catalogue has the checksums of block `index` now.
     pub(crate) fn catalogued_block(&self, index: u32) {
-        self.state().fresh.remove(&index);
+        let mut state = self.state();
+        state.extra().fresh.remove(&index);
+        state.tidy();
     }
 
     /// Block `index` is of no use: it is fetched and written anew. Returns whether it was there.
     pub(crate) fn drop_block(&self, index: u32) -> bool {
         let mut state = self.state();
-        state.fresh.remove(&index);
-        state.present.remove(index)
+        let was_present = state.present.remove(index);
+        let extra = state.extra();
+        extra.fresh.remove(&index);
+        if was_present {
+            extra.spoilt.insert(index);
+        }
+        state.tidy();
+        was_present
     }
 
     /// How many blocks have space; `None` while one is written, or after eviction.
     pub(crate) fn blocks_at_rest(&self) -> Option<u32> {
         let state = self.state();
-        (state.writing.is_empty() && !state.evicted).then(|| state.stored.count())
+        let (is_written, spoilt) = match &state.extra {
+            Some(extra) => (!extra.writing.is_empty(), extra.spoilt.count()),
+            None => (false, 0),
+        };
+        (!is_written && !state.evicted).then(|| state.present.count() + spoilt)
     }
 
     /// Nothing of it can be read or written any more. Returns its space, to be dropped once the
@@ -199,7 +237,7 @@ impl DiskObject {
         let mut state = self.state();
         state.evicted = true;
         state.present.clear();
-        state.fresh.clear();
+        state.extra = None;
         state.space.take()
     }
 
@@ -229,31 +267,118 @@ impl WriteClaim {
     /// The block is written; it can be read from now on. False if the object was evicted
     /// meanwhile.
     pub(crate) fn written(self, reservation: Option<Reservation>, sums: &Arc<[u32]>) -> bool {
-        self.settle(reservation);
+        self.take_space(reservation);
         let mut state = self.object.state();
         if state.evicted {
             return false;
         }
         state.present.insert(self.index);
-        state.fresh.insert(self.index, Arc::clone(sums));
+        state.extra().spoilt.remove(self.index);
+        state.extra().fresh.insert(self.index, Arc::clone(sums));
         true
     }
 
     /// The write has failed, after taking who knows how much of its space.
     pub(crate) fn failed(self, reservation: Option<Reservation>) {
-        self.settle(reservation);
+        self.take_space(reservation);
+        let mut state = self.object.state();
+        if !state.evicted {
+            state.extra().spoilt.insert(self.index);
+        }
     }
 
-    fn settle(&self, reservation: Option<Reservation>) {
+    fn take_space(&self, reservation: Option<Reservation>) {
         if let Some(reservation) = reservation {
             reservation.belongs_to(&self.space);
         }
-        self.object.state().stored.insert(self.index);
     }
 }
 
 impl Drop for WriteClaim {
     fn drop(&mut self) {
-        self.object.state().writing.retain(|index| *index != self.index);
+        let mut state = self.object.state();
+        if let Some(extra) = &mut state.extra {
+            extra.writing.retain(|index| *index != self.index);
+        }
+        state.tidy();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::space::{Ledger, Verdict};
+
+    fn object() -> (Arc<DiskObject>, Arc<Ledger>) {
+        let ledger = Ledger::new(1 << 40, "/".into(), 0.0);
+        let size_bytes = 2 * BLOCK_BYTES + 100;
+        let object = DiskObject::new(ObjectId([1; 16]), size_bytes, 0, ledger.file(0));
+        (Arc::new(object), ledger)
+    }
+
+    #[track_caller]
+    fn claim(object: &Arc<DiskObject>, index: u32) -> WriteClaim {
+        let Claim::Yours(claim) = object.claim(index) else { panic!("block {index} is taken") };
+        claim
+    }
+
+    fn reserve(ledger: &Arc<Ledger>, bytes: u64) -> Reservation {
+        let Verdict::Granted(reservation) = ledger.reserve(bytes) else { panic!("no space") };
+        reservation
+    }
+
+    #[test]
+    fn a_block_is_written_by_one_at_a_time_and_once() {
+        let (object, ledger) = object();
+        let first = claim(&object, 0);
+        assert!(matches!(object.claim(0), Claim::Taken));
+        drop(first);
+        assert!(claim(&object, 0).written(Some(reserve(&ledger, BLOCK_BYTES)), &[7].into()));
+        assert!(matches!(object.claim(0), Claim::Present));
+        assert_eq!(object.fresh_sums(0).as_deref(), Some(&[7][..]));
+        object.catalogued_block(0);
+        assert_eq!(object.fresh_sums(0), None);
+        assert!(object.state().extra.is_none(), "nothing is kept for nothing");
+        assert_eq!(object.present_bytes(), BLOCK_BYTES);
+        assert!(claim(&object, 2).written(Some(reserve(&ledger, 4096)), &[7].into()));
+        assert_eq!(object.present_bytes(), BLOCK_BYTES + 100);
+        assert!(!object.is_complete());
+        assert!(claim(&object, 1).written(Some(reserve(&ledger, BLOCK_BYTES)), &[7].into()));
+        assert!(object.is_complete());
+        assert_eq!(
+            ledger.total_bytes(),
+            stored_bytes(object.size_bytes(), &object.state().present)
+        );
+    }
+
+    #[test]
+    fn a_block_that_is_written_again_takes_no_more_space() {
+        let (object, ledger) = object();
+        claim(&object, 0).failed(Some(reserve(&ledger, BLOCK_BYTES)));
+        let again = claim(&object, 0);
+        assert!(!again.needs_space());
+        assert!(again.written(None, &[7].into()));
+        assert!(object.drop_block(0));
+        assert!(!object.drop_block(0));
+        assert!(!claim(&object, 0).needs_space());
+        assert_eq!(object.blocks_at_rest(), Some(1));
+        assert_eq!(ledger.total_bytes(), BLOCK_BYTES);
+    }
+
+    #[test]
+    fn the_space_of_an_evicted_object_comes_back_with_its_last_holder() {
+        let (object, ledger) = object();
+        assert!(claim(&object, 0).written(Some(reserve(&ledger, BLOCK_BYTES)), &[7].into()));
+        let held = object.space().unwrap();
+        let late = claim(&object, 1);
+        let space = object.evict().unwrap();
+        space.doom();
+        drop(space);
+        assert!(object.evict().is_none());
+        assert!(matches!(object.claim(0), Claim::Taken));
+        assert!(!late.written(Some(reserve(&ledger, BLOCK_BYTES)), &[7].into()));
+        assert_eq!(ledger.total_bytes(), 2 * BLOCK_BYTES);
+        drop(held);
+        assert_eq!(ledger.total_bytes(), 0);
     }
 }

@@ -66,7 +66,9 @@ fn a_blocked_reader_can_be_killed() {
         (6, "direct", Signal::SIGINT),
     ] {
         let waiting = mounted.seen.reads_waiting.load(Ordering::SeqCst);
-        let mut child = Command::new("dd")
+        // A shell that runs this in the background has its children ignore SIGINT; dd must not.
+        let mut child = Command::new("env")
+            .args(["--default-signal=INT", "dd"])
             .arg(format!("if={}", mounted.path("blocked").display()))
             .args([
                 "of=/dev/null",

@@ -22,7 +22,9 @@ const WAITING: [(&str, &[&str]); 3] = [
 
 /// Starts a program in the mount and waits until the store has left it hanging.
 fn blocked(stage: &Stage, folder: &str, words: &[&str]) -> Child {
-    let mut command = Command::new(words[0]);
+    // A shell that runs this in the background has its children ignore SIGINT; the reader must not.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", words[0]]);
     command.args(&words[1..]).current_dir(stage.mountpoint());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mark = stage.lab().ledger().mark();
