@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p tenderfs-lab --example throughput [seconds per run] [runs] [part of a name]`
 //!
-//! Eight raw sockets ask signed GETs and throw the bytes away in the kernel (`MSG_TRUNC`), so that the
+//! Eight raw sockets on two threads ask signed GETs and throw the bytes away in the kernel (`MSG_TRUNC`), so that the
 //! client costs as little as it can; one line of each run also copies them, as a client that uses the
 //! bytes does. CPU time is that of the lab's own threads, from `schedstat`. The best of the runs is
 //! printed for speed, all of them for shape.
@@ -10,19 +10,27 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use nix::sys::socket::{MsgFlags, recv};
+use rusty_s3::actions::{ListObjectsV2, ListObjectsV2Response};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tenderfs_lab::{Content, Lab, Shape};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use url::Url;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 const CONNECTIONS: u64 = 8;
+/// Threads that the clients share, as a client that uses the machine well does.
+const CLIENT_THREADS: usize = 2;
 const LARGE_BYTES: u64 = 8 << 20;
 const SMALL_BYTES: u64 = 100 << 10;
 const SMALL_OBJECTS: u64 = 1000;
@@ -88,6 +96,9 @@ fn main() -> Result<(), Failure> {
             );
         }
     }
+    if "list".contains(&only) {
+        list(&lab)?;
+    }
     println!("shaped, asked and measured:");
     let shapes = [
         ("total 1 GB/s", Shape { total_bytes_per_second: Some(1_000_000_000), ..Shape::default() }),
@@ -119,6 +130,47 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lists a million keys, by pages and by groups.
+fn list(lab: &Lab) -> Result<(), Failure> {
+    lab.create_bucket("keys")?;
+    for number in 0..1_000_000 {
+        let key = format!("group-{:03}/{number:07}", number % 1000);
+        lab.put("keys", &key, Content::seeded(number, 1))?;
+    }
+    for (name, delimiter) in [("pages of 1000 keys", None), ("1000 groups of 1000 keys", Some("/"))]
+    {
+        let bucket = bucket(lab, "keys")?;
+        let credentials = Credentials::new(lab.access_key(), lab.secret_key());
+        let mut token = None;
+        let (mut pages, mut entries) = (0, 0);
+        let begin = Instant::now();
+        loop {
+            let mut action = bucket.list_objects_v2(Some(&credentials));
+            if let Some(delimiter) = delimiter {
+                action.with_delimiter(delimiter);
+            }
+            if let Some(token) = token {
+                action.with_continuation_token(token);
+            }
+            let page = list_page(lab, &action.sign(Duration::from_hours(1)))?;
+            pages += 1;
+            entries += page.contents.len() + page.common_prefixes.len();
+            token = page.next_continuation_token;
+            if token.is_none() {
+                break;
+            }
+        }
+        let elapsed = begin.elapsed().as_secs_f64();
+        println!("  a million keys, {name}: {entries} entries in {pages} pages, {elapsed:.3} s");
+    }
+    Ok(())
+}
+
+fn bucket(lab: &Lab, name: &str) -> Result<Bucket, Failure> {
+    let (name, region) = (name.to_owned(), lab.region().to_owned());
+    Ok(Bucket::new(lab.endpoint().parse()?, UrlStyle::Path, name, region)?)
+}
+
 /// A request for each 8 MiB of the object.
 fn ranges(lab: &Lab, key: &str, size_bytes: u64) -> Result<Vec<Ask>, Failure> {
     let starts = (0..size_bytes).step_by(usize::try_from(LARGE_BYTES)?);
@@ -126,8 +178,7 @@ fn ranges(lab: &Lab, key: &str, size_bytes: u64) -> Result<Vec<Ask>, Failure> {
 }
 
 fn ask(lab: &Lab, key: &str, start: Option<u64>, body_bytes: u64) -> Result<Ask, Failure> {
-    let bucket =
-        Bucket::new(lab.endpoint().parse()?, UrlStyle::Path, "bench", lab.region().to_owned())?;
+    let bucket = bucket(lab, "bench")?;
     let credentials = Credentials::new(lab.access_key(), lab.secret_key());
     let url = bucket.get_object(Some(&credentials), key).sign(Duration::from_hours(1));
     let range = start.map_or(String::new(), |start| {
@@ -140,34 +191,32 @@ fn ask(lab: &Lab, key: &str, start: Option<u64>, body_bytes: u64) -> Result<Ask,
 }
 
 fn measure(lab: &Lab, asks: &[Ask], client: Bytes, run: Duration) -> Result<Measured, Failure> {
-    let (stop, gets, bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let (gets, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let cpu_before = lab_cpu()?;
     let begin = Instant::now();
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CONNECTIONS)
-            .map(|number| {
-                let (stop, gets, bytes) = (&stop, &gets, &bytes);
-                scope.spawn(move || {
-                    let from =
-                        usize::try_from(number)? * asks.len() / usize::try_from(CONNECTIONS)?;
-                    let mut connection = Connection::open(lab.address())?;
-                    for ask in asks.iter().cycle().skip(from) {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        connection.get(ask, client)?;
-                        gets.fetch_add(1, Ordering::Relaxed);
-                        bytes.fetch_add(ask.body_bytes, Ordering::Relaxed);
-                    }
-                    Ok::<(), Failure>(())
-                })
-            })
-            .collect();
-        while begin.elapsed() < run {
-            std::thread::park_timeout(run.saturating_sub(begin.elapsed()));
+    let repeat = async |number: u64| {
+        let from = usize::try_from(number)? * asks.len() / usize::try_from(CONNECTIONS)?;
+        let mut connection = Connection::open(lab.address()).await?;
+        for ask in asks.iter().cycle().skip(from) {
+            if begin.elapsed() >= run {
+                break;
+            }
+            connection.get(ask, client).await?;
+            gets.fetch_add(1, Ordering::Relaxed);
+            bytes.fetch_add(ask.body_bytes, Ordering::Relaxed);
         }
-        stop.store(true, Ordering::Relaxed);
-        clients.into_iter().try_for_each(|client| client.join().map_err(|_| "a client panicked")?)
+        Ok::<(), Failure>(())
+    };
+    std::thread::scope(|scope| {
+        let work = |thread: u64| {
+            let connections = (thread..CONNECTIONS).step_by(CLIENT_THREADS);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            runtime.block_on(try_join_all(connections.map(&repeat)))?;
+            Ok::<(), Failure>(())
+        };
+        let threads: Vec<_> =
+            (0..CLIENT_THREADS as u64).map(|thread| scope.spawn(move || work(thread))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client panicked")?)
     })?;
     let elapsed = begin.elapsed().as_secs_f64();
     let cpu = lab_cpu()? - cpu_before;
@@ -202,23 +251,18 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(address)?;
+    async fn open(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: vec![0; 1 << 20] })
     }
 
-    fn get(&mut self, ask: &Ask, client: Bytes) -> Result<(), Failure> {
-        self.stream.write_all(&ask.request)?;
-        let fd = self.stream.as_raw_fd();
+    async fn get(&mut self, ask: &Ask, client: Bytes) -> Result<(), Failure> {
+        self.stream.write_all(&ask.request).await?;
         let mut head = 0;
         // The head is copied, with what comes of the body in the same segment.
         let mut left = loop {
-            let read = recv(fd, &mut self.buffer[head..head + 4096], MsgFlags::empty())?;
-            if read == 0 {
-                return Err("the server closed the connection".into());
-            }
-            head += read;
+            head += self.receive(head..head + 4096, MsgFlags::empty()).await?;
             let end = self.buffer[..head].windows(4).position(|bytes| bytes == b"\r\n\r\n");
             if let Some(end) = end {
                 if !self.buffer.starts_with(b"HTTP/1.1 20") {
@@ -233,12 +277,29 @@ impl Connection {
         };
         while left > 0 {
             let len = usize::try_from(left)?.min(self.buffer.len());
-            let read = recv(fd, &mut self.buffer[..len], flags)?;
-            if read == 0 {
-                return Err("the body ended early".into());
-            }
-            left -= u64::try_from(read)?;
+            left -= u64::try_from(self.receive(0..len, flags).await?)?;
         }
         Ok(())
     }
+
+    /// Receives some bytes into that part of the buffer.
+    async fn receive(&mut self, part: Range<usize>, flags: MsgFlags) -> Result<usize, Failure> {
+        let (fd, room) = (self.stream.as_raw_fd(), &mut self.buffer[part]);
+        let receive = || recv(fd, room, flags).map_err(io::Error::from);
+        match self.stream.async_io(Interest::READABLE, receive).await? {
+            0 => Err("the server closed the connection".into()),
+            read => Ok(read),
+        }
+    }
+}
+
+/// A listing, on a connection of its own.
+fn list_page(lab: &Lab, url: &Url) -> Result<ListObjectsV2Response, Failure> {
+    let (path, query, host) = (url.path(), url.query().unwrap_or(""), lab.address());
+    let mut stream = std::net::TcpStream::connect(host)?;
+    write!(stream, "GET {path}?{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or("the answer has no body")?;
+    ListObjectsV2::parse_response(body).map_err(|_| answer.clone().into())
 }
