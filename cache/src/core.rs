@@ -7,6 +7,7 @@ pub(crate) mod bring;
 pub(crate) mod files;
 pub(crate) mod prefetch;
 pub(crate) mod read;
+pub(crate) mod sparse;
 pub(crate) mod warm;
 pub(crate) mod write;
 
@@ -93,6 +94,20 @@ impl CoreCache {
             return Ok(view);
         }
         self.core.miss(source, object, range).await
+    }
+
+    /// As [`CoreCache::read`], for a reader that jumps: of a block that is on disk and not in
+    /// memory, only the granules of `range` are read, and nothing of them is kept.
+    pub async fn read_sparse<S: Source>(
+        &self,
+        source: &S,
+        object: &Arc<Object>,
+        range: ByteRange,
+    ) -> Result<View, ReadError> {
+        if let Some(view) = self.core.hit(object, range) {
+            return Ok(view);
+        }
+        self.core.miss_sparse(source, object, range).await
     }
 
     /// Starts bringing `blocks` into memory because `class` predicts their use. Never waits: what

@@ -187,6 +187,11 @@ impl Memory {
         Ok(NewBlock { block, filler, budget: None })
     }
 
+    /// A block of which `frame` holds a part, for one reader: nobody else finds it.
+    pub(crate) fn unlisted(&self, id: BlockId, frame: Arc<Frame>) -> Arc<Block> {
+        Block::new(id, frame, Class::Demand, self.tick())
+    }
+
     /// Takes a block away whose fill has failed.
     pub(crate) fn discard(&self, block: &Arc<Block>) {
         let mut zones = self.zones();

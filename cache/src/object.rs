@@ -81,6 +81,15 @@ impl Object {
         })
     }
 
+    /// Whether block `index` can be read without waiting for the source: it is in memory, whole, or
+    /// on disk.
+    pub fn is_ready(&self, index: u32) -> bool {
+        self.shared.upgrade().is_some_and(|shared| {
+            shared.memory.is_full(self.block(index))
+                || shared.disk().is_some_and(|disk| disk.has_block(self.id, index))
+        })
+    }
+
     pub(crate) fn block(&self, index: u32) -> BlockId {
         BlockId { object: self.id, index }
     }

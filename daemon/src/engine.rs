@@ -8,8 +8,10 @@
 //! Architecture invariant: nothing here knows how bytes are fetched or kept, and nothing below
 //! calls up into it.
 
+mod ahead;
 mod attributes;
 mod directories;
+mod directory_ahead;
 mod handles;
 mod interrupts;
 mod read_ahead;
@@ -22,7 +24,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use tenderfs_byterange::ByteRange;
-use tenderfs_cache::{BlockRun, Class, Object, ReadError, Tier, View};
+use tenderfs_cache::{Object, ReadError, Tier, View};
 use tenderfs_fuse::{
     Channel, DirectoryBuffer, Entry, Errno, Fh, Ino, Op, OpenFlags, Received, Reply, Request, Sent,
     Unique,
@@ -36,6 +38,7 @@ use crate::namespace::{FileFacts, Lookup, NamespaceError, Node};
 use crate::origin::Origin;
 use handles::OpenFile;
 
+pub(crate) use directory_ahead::DirectoryAhead;
 pub(crate) use handles::Handles;
 pub(crate) use interrupts::Interrupts;
 pub(crate) use read_ahead::Window;
@@ -248,7 +251,9 @@ impl Server {
             return Err(Errno::EROFS);
         }
         let (key, facts) = self.mount.namespace.file_to_open(ino.0).map_err(errno::of_inode)?;
-        let fh = self.mount.handles.open_file(self.object(&key, &facts));
+        let object = self.object(&key, &facts);
+        self.fetch_siblings(&key, &object);
+        let fh = self.mount.handles.open_file(object);
         // An inode is one version, so its pages stay right from open to open.
         let flags = OpenFlags::KEEP_CACHE;
         if !self.send(unique, &Reply::Open { fh, flags }) {
@@ -282,7 +287,15 @@ impl Server {
             return Ok(());
         };
         // The reader's own fetch is started before any that is ahead of it.
-        let read = self.core.cache.read(&self.origin, &file.object, range);
+        let jumps = file.read_ahead().jumps(range);
+        let read = async {
+            let (cache, object) = (&self.core.cache, &file.object);
+            if jumps {
+                cache.read_sparse(&self.origin, object, range).await
+            } else {
+                cache.read(&self.origin, object, range).await
+            }
+        };
         let mut read = std::pin::pin!(read);
         let view = if let std::task::Poll::Ready(done) = futures_util::poll!(read.as_mut()) {
             self.fetch_ahead(&file, range, false);
@@ -322,19 +335,6 @@ impl Server {
         }
         warn!(mount = self.mount.settings.name, key = &*version.key, %range, %error, %errno, "read failed");
         errno
-    }
-
-    /// Queues what the read-ahead of the handle wants; never waits.
-    fn fetch_ahead(&self, file: &OpenFile, range: ByteRange, waited: bool) {
-        let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
-        let file_bytes = file.object.size_bytes();
-        let ahead = file.read_ahead().on_read(range, file_bytes, waited, window);
-        let Some(ahead) = ahead else { return };
-        // One fetch a block: they run side by side, and a connection carries one at a time.
-        for block in ahead.first..ahead.end {
-            let Some(run) = BlockRun::new(block..block + 1) else { continue };
-            self.core.cache.prefetch(&self.origin, &file.object, run, Class::InFile);
-        }
     }
 
     fn get_xattr(

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{FuseSettings, MountSettings, ReadAheadSettings};
 use crate::cores::CoreHandle;
-use crate::engine::{self, Handles, Interrupts, Window};
+use crate::engine::{self, DirectoryAhead, Handles, Interrupts, Window};
 use crate::namespace::Namespace;
 use crate::run::Event;
 use crate::wiring;
@@ -70,6 +70,8 @@ pub struct MountCounters {
     pub bytes_s3: Counter,
     /// Time that reads had to wait, one observation for each read that did.
     pub reader_wait: Histogram,
+    /// Files whose start was fetched because their directory is read in order.
+    pub siblings_fetched: Counter,
     /// Requests answered with an error that is not the caller's doing.
     pub errors: Counter,
     /// Requests that the kernel interrupted while they waited.
@@ -101,6 +103,7 @@ pub struct Mount {
     pub(crate) handles: Handles,
     pub(crate) interrupts: Interrupts,
     pub(crate) read_ahead: ArcSwapOption<Window>,
+    pub(crate) directory_ahead: DirectoryAhead,
     session: Session,
     channels: AtomicUsize,
     events: Mutex<mpsc::Sender<Event>>,
@@ -146,6 +149,7 @@ impl Mount {
             handles: Handles::default(),
             interrupts: Interrupts::default(),
             read_ahead: ArcSwapOption::from_pointee(wiring::window(around.read_ahead)),
+            directory_ahead: DirectoryAhead::default(),
             session,
             channels: AtomicUsize::new(devices.len()),
             events: Mutex::new(around.events.clone()),

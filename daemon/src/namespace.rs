@@ -172,6 +172,15 @@ impl Namespace {
         entered
     }
 
+    /// Where the file `key` stands in the listing of its directory, if one that can be believed is
+    /// at hand: the directory's bucket prefix, the listing, and the place in it.
+    pub(crate) fn place_of(&self, key: &str) -> Option<(Arc<str>, Arc<Listing>, usize)> {
+        let (prefix, name) = key.split_at(key.rfind('/').map_or(0, |slash| slash + 1));
+        let (prefix, listing) = lock(&self.tree).fresh_listing_at(prefix, Instant::now())?;
+        let index = listing.place(name)?;
+        Some((prefix, listing, index))
+    }
+
     /// The inode number a listed child has or would get; for READDIR.
     pub(crate) fn ino_of(&self, prefix: &str, name: &str, child: &Child) -> u64 {
         lock(&self.tree).ino_of(prefix, name, child)

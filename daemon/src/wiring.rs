@@ -84,6 +84,7 @@ pub(crate) fn window(settings: &ReadAheadSettings) -> Option<Window> {
         first_blocks: settings.first_blocks,
         max_blocks: settings.max_blocks,
         budget_blocks: u32::try_from(budget).unwrap_or(u32::MAX),
+        lookahead_files: settings.lookahead_files,
     })
 }
 

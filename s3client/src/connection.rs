@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::signing::NoBody;
 
 /// Bytes read from the socket at once, and what an idle connection holds on to. Measured with
-/// `examples/throughput` over loopback, 16 streams of 8 MiB ranges: 64 KiB, 128 KiB, 256 KiB,
+/// `examples/client_throughput` over loopback, 16 streams of 8 MiB ranges: 64 KiB, 128 KiB, 256 KiB,
 /// 512 KiB and 1 MiB cost 0.142, 0.137, 0.136, 0.142 and 0.142 CPU seconds a GB.
 const READ_BYTES: usize = 128 << 10;
 /// Largest head of an answer.

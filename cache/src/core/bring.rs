@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tenderfs_byterange::ByteRange;
 
-use crate::block::{BLOCK_BYTES, RUN_BLOCKS_MAX, block_range, run_range};
+use crate::block::{BLOCK_BYTES, RUN_BLOCKS_MAX, block_range, in_memory, run_range};
 use crate::core::Core;
 use crate::core::files::read_part;
 use crate::disk::object::DiskObject;
@@ -29,7 +29,7 @@ const _: () =
     assert!(DISK_READ_BYTES.is_multiple_of(SUM_BYTES), "parts are verified by themselves");
 
 /// Why a block on disk was of no use.
-enum Unusable {
+pub(crate) enum Unusable {
     /// It is not there any more, or the disk is off.
     Absent,
     /// The disk did not read it.
@@ -163,17 +163,7 @@ impl Core {
         if !disk.may_read() || !disk_object.is_present(index) {
             return Err(Unusable::Absent);
         }
-        let len_bytes = part.block.frame().len_bytes();
-        let expected = match self.shared().settings.verify {
-            Verify::Never => None,
-            Verify::FirstUse | Verify::Always => {
-                let found = disk.sums(disk_object, index).ok_or(Unusable::Damaged)?;
-                if found.len() != sums::count(len_bytes) {
-                    return Err(Unusable::Damaged);
-                }
-                Some(found)
-            }
-        };
+        let expected = self.expected_sums(disk_object, index)?;
         let file = self.open_file(disk_object).await.map_err(unusable)?;
         let block_offset = u64::from(index) * BLOCK_BYTES;
         let mut reads: FuturesOrdered<_> = part
@@ -212,8 +202,26 @@ impl Core {
         outcome
     }
 
+    /// The checksums that block `index` must have; `None` if the disk is trusted.
+    pub(crate) fn expected_sums(
+        &self,
+        disk_object: &DiskObject,
+        index: u32,
+    ) -> Result<Option<Arc<[u32]>>, Unusable> {
+        let disk = self.disk().ok_or(Unusable::Absent)?;
+        if self.shared().settings.verify == Verify::Never {
+            return Ok(None);
+        }
+        let found = disk.sums(disk_object, index).ok_or(Unusable::Damaged)?;
+        let len_bytes = in_memory(block_range(disk_object.size_bytes(), index).len_bytes());
+        if found.len() != sums::count(len_bytes) {
+            return Err(Unusable::Damaged);
+        }
+        Ok(Some(found))
+    }
+
     /// Counts how a read from disk went, and drops from the index what was not right.
-    fn note_disk_read(
+    pub(crate) fn note_disk_read(
         &self,
         disk_object: &Arc<DiskObject>,
         index: u32,
@@ -241,7 +249,7 @@ impl Core {
     }
 }
 
-fn unusable(error: std::io::Error) -> Unusable {
+pub(crate) fn unusable(error: std::io::Error) -> Unusable {
     match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => Unusable::Short,
         _ => Unusable::Failed(error),

@@ -100,8 +100,35 @@ impl Core {
     ) -> Result<View, ReadError> {
         let started = Instant::now();
         let result = self.read_below_memory(source, object, range).await;
+        self.note_miss(object, range, started, &result);
+        result
+    }
+
+    /// As [`Core::miss`], by granules where the disk has them.
+    pub(crate) async fn miss_sparse<S: Source>(
+        self: &Rc<Self>,
+        source: &S,
+        object: &Arc<Object>,
+        range: ByteRange,
+    ) -> Result<View, ReadError> {
+        let started = Instant::now();
+        let result = match self.read_granules(object, range).await {
+            Some(view) => Ok(view),
+            None => self.read_below_memory(source, object, range).await,
+        };
+        self.note_miss(object, range, started, &result);
+        result
+    }
+
+    fn note_miss(
+        &self,
+        object: &Arc<Object>,
+        range: ByteRange,
+        started: Instant,
+        result: &Result<View, ReadError>,
+    ) {
         self.counters().reader_wait.observe(started.elapsed());
-        let (hits, hit_bytes) = match &result {
+        let (hits, hit_bytes) = match result {
             Ok(view) if view.tier() == Tier::S3 => {
                 (&self.counters().misses, &self.counters().miss_bytes)
             }
@@ -109,15 +136,11 @@ impl Core {
                 (&self.counters().disk_hits, &self.counters().disk_hit_bytes)
             }
             Ok(_) => (&self.counters().memory_hits, &self.counters().memory_hit_bytes),
-            Err(_) => {
-                self.counters().read_errors.inc();
-                return result;
-            }
+            Err(_) => return self.counters().read_errors.inc(),
         };
         hits.inc();
         hit_bytes.add(range.len_bytes());
         self.note_use(object);
-        result
     }
 
     async fn read_below_memory<S: Source>(

@@ -3,9 +3,9 @@
 //! Invariant: an [`Allocation`] is the only owner of its bytes from [`Arena::allocate`] to its
 //! drop; no two live ones overlap. Bytes are always initialised, because the map starts zeroed.
 //!
-//! The first touch of a huge page is dear (the kernel finds and zeroes 2 MiB, for a millisecond to
-//! tens of them on a fragmented machine), so a thread touches chunks a little before they are
-//! handed out, for the cores to find them ready. What is never needed is never touched.
+//! The first touch of a page is dear (the kernel finds and zeroes it; a virtual machine may have to
+//! ask its host), so a thread of the least priority touches chunks a little before they are handed
+//! out, in the time that nobody else wants. What is never needed is never touched.
 #![allow(unsafe_code, reason = "hands out parts of one map; the buddy allocator keeps them apart")]
 
 use std::io;
@@ -21,6 +21,9 @@ use crate::settings::HugePages;
 
 /// Chunks that are touched before they are needed: 256 MiB.
 const AHEAD_CHUNKS: u32 = 64;
+
+/// Nice value of the thread that touches them.
+const LEAST_PRIORITY: i32 = 19;
 
 /// The map and which parts of it are free.
 pub(crate) struct Arena {
@@ -78,6 +81,7 @@ impl Arena {
     pub(crate) fn touch_ahead(self: &Arc<Self>) -> io::Result<()> {
         let arena = Arc::downgrade(self);
         let work = move || {
+            yield_to_all_others();
             let mut next = 0;
             while let Some(arena) = arena.upgrade() {
                 let goal = arena.reached.load(Ordering::Relaxed).saturating_add(AHEAD_CHUNKS);
@@ -136,6 +140,15 @@ impl Arena {
 
     fn buddy(&self) -> std::sync::MutexGuard<'_, Buddy> {
         self.buddy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the calling thread run when nothing else wants the processor: what it does for later must
+/// not take the time of those who read now.
+fn yield_to_all_others() {
+    // Of the calling thread alone: on Linux each has a priority of its own.
+    if let Err(error) = rustix::process::setpriority_process(None, LEAST_PRIORITY) {
+        tracing::debug!(%error, "the block arena is touched at the usual priority");
     }
 }
 

@@ -10,3 +10,4 @@
 mod disk;
 mod memory;
 mod source;
+mod sparse;

@@ -199,6 +199,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Blocks of 4 MiB to which that grows while the pattern holds.",
     ),
     row(
+        "read_ahead.lookahead",
+        Kind::Count { min: 0, max: 1024 },
+        "Most files of a directory whose start is fetched before they are opened, once files are opened in the order of their names; 0: none.",
+    ),
+    row(
         "read_ahead.in_flight",
         Kind::Bytes,
         "Most predicted bytes being fetched at once; what would exceed it is skipped, never waited for.",
@@ -354,6 +359,7 @@ pub(super) const RELOADED: &[&str] = &[
     "read_ahead.enabled",
     "read_ahead.first_blocks",
     "read_ahead.max_blocks",
+    "read_ahead.lookahead",
     "warm.workers",
 ];
 

@@ -139,6 +139,7 @@ fn read_ahead(reader: &Reader<'_>) -> Result<ReadAheadSettings, ConfigError> {
             "read_ahead.max_blocks",
         )?,
         max_blocks,
+        lookahead_files: reader.count("read_ahead.lookahead")?,
         in_flight_bytes: reader.bytes("read_ahead.in_flight")?,
     })
 }

@@ -115,6 +115,8 @@ pub struct ReadAheadSettings {
     pub first_blocks: u32,
     /// Largest window in blocks, at least the first.
     pub max_blocks: u32,
+    /// Files of a directory fetched before they are opened, at most.
+    pub lookahead_files: usize,
     /// Most predicted bytes in flight.
     pub in_flight_bytes: u64,
 }
@@ -256,6 +258,7 @@ impl Settings {
         merged.read_ahead.enabled = next.read_ahead.enabled;
         merged.read_ahead.first_blocks = next.read_ahead.first_blocks;
         merged.read_ahead.max_blocks = next.read_ahead.max_blocks;
+        merged.read_ahead.lookahead_files = next.read_ahead.lookahead_files;
         merged.warm = next.warm;
         let reload =
             Reload { applied: sections(self, &merged), needs_restart: sections(&merged, next) };

@@ -24,9 +24,8 @@ const SLACK_BLOCKS: u64 = 2;
 /// and the size of a common training shard.
 const SHORT_FILE_BYTES: u64 = 4 * BLOCK_BYTES;
 
-/// Bounds of the window, in blocks.
+/// Bounds of what is fetched ahead, in a file and in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_field_names, reason = "the unit stands last in every name of a number")]
 pub(crate) struct Window {
     /// Where it starts.
     pub(crate) first_blocks: u32,
@@ -34,6 +33,8 @@ pub(crate) struct Window {
     pub(crate) max_blocks: u32,
     /// How far it grows for a reader that still waits.
     pub(crate) budget_blocks: u32,
+    /// How many files of a directory may be fetched before they are opened.
+    pub(crate) lookahead_files: usize,
 }
 
 /// What the reads of a handle look like.
@@ -82,6 +83,16 @@ impl ReadAhead {
         }
     }
 
+    /// Whether a read of `range` is a jump, whose neighbours nobody is likely to ask for. To be
+    /// asked before the read is told to [`ReadAhead::on_read`].
+    pub(crate) fn jumps(&self, range: ByteRange) -> bool {
+        match self.pattern() {
+            Pattern::Random => true,
+            Pattern::Unknown if self.reads == 0 => range.start() > 0,
+            Pattern::Unknown | Pattern::Sequential => !self.is_near(range),
+        }
+    }
+
     /// A read of `range` in a file of `file_bytes`; `waited`: it had to wait for S3. Returns what
     /// to fetch now, ahead of the reader.
     pub(crate) fn on_read(
@@ -115,11 +126,7 @@ impl ReadAhead {
     }
 
     fn observe(&mut self, range: ByteRange) {
-        let slack = SLACK_BLOCKS * BLOCK_BYTES;
-        let in_stream = range.start() <= self.front.saturating_add(slack)
-            && range.end().saturating_add(slack) >= self.front;
-        let starts_stream = self.reads == 0;
-        if in_stream || starts_stream {
+        if self.is_near(range) || self.reads == 0 {
             self.streak = (self.streak + 1).min(READS_REMEMBERED);
             self.front = self.front.max(range.end());
         } else {
@@ -129,6 +136,12 @@ impl ReadAhead {
             self.window_blocks = 0;
         }
         self.reads = (self.reads + 1).min(READS_REMEMBERED);
+    }
+
+    fn is_near(&self, range: ByteRange) -> bool {
+        let slack = SLACK_BLOCKS * BLOCK_BYTES;
+        range.start() <= self.front.saturating_add(slack)
+            && range.end().saturating_add(slack) >= self.front
     }
 
     fn grow(&mut self, waited: bool, window: Window) {
@@ -164,7 +177,8 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const WINDOW: Window = Window { first_blocks: 4, max_blocks: 8, budget_blocks: 64 };
+    const WINDOW: Window =
+        Window { first_blocks: 4, max_blocks: 8, budget_blocks: 64, lookahead_files: 32 };
 
     fn read(state: &mut ReadAhead, start: u64, len: u64, waited: bool) -> Option<Ahead> {
         let range = ByteRange::at(start, len).unwrap();
@@ -204,6 +218,27 @@ mod tests {
     fn random_reads_fetch_nothing_ahead() {
         check(&[900, 40, 700, 300, 10, 500], Pattern::Random, &[]);
         check(&[0, 400, 100, 700, 300], Pattern::Random, &[(1, 2)]);
+    }
+
+    #[test]
+    fn a_read_jumps_unless_it_goes_on_from_those_before() {
+        for (reads_at_mib, at_mib, jumps) in [
+            (&[][..], 0, false),
+            (&[], 5, true),
+            (&[0], 1, false),
+            (&[0], 900, true),
+            (&[0, 1, 2, 3], 5, false),
+            (&[0, 1, 2, 3], 400, true),
+            (&[900, 40, 700, 300], 301, true),
+            (&[900, 40, 700, 300, 301, 302, 303], 304, false),
+        ] {
+            let mut state = ReadAhead::default();
+            for at in reads_at_mib {
+                read(&mut state, at * MIB, MIB, false);
+            }
+            let range = ByteRange::at(at_mib * MIB, 16 << 10).unwrap();
+            assert_eq!(state.jumps(range), jumps, "{reads_at_mib:?}, {at_mib}");
+        }
     }
 
     #[test]

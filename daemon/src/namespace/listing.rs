@@ -71,8 +71,12 @@ impl Listing {
 
     /// The entry called `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&Child> {
-        let index = self.entries.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()?;
-        Some(&self.entries[index].1)
+        self.place(name).map(|index| &self.entries[index].1)
+    }
+
+    /// Where the entry called `name` stands among the others.
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.entries.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()
     }
 }
 

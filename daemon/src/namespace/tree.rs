@@ -294,6 +294,17 @@ impl Tree {
         self.entry_ttl(&listing, now).map(|_| listing)
     }
 
+    /// As [`Tree::fresh_listing`], with the prefix as it is kept.
+    pub(crate) fn fresh_listing_at(
+        &mut self,
+        prefix: &str,
+        now: Instant,
+    ) -> Option<(Arc<str>, Arc<Listing>)> {
+        let listing = self.fresh_listing(prefix, now)?;
+        let (prefix, _) = self.listings.get_key_value(prefix)?;
+        Some((Arc::clone(prefix), listing))
+    }
+
     fn cached_listing(&mut self, prefix: &str) -> Option<Arc<Listing>> {
         self.uses += 1;
         let cached = self.listings.get_mut(prefix)?;

@@ -14,6 +14,7 @@ mod fstab;
 mod hostile_keys;
 mod interrupts;
 mod memory;
+mod read_ahead;
 mod requests;
 mod store_faults;
 

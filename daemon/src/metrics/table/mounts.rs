@@ -44,6 +44,16 @@ pub(super) const ROWS: &[Row] = &[
         },
     ),
     counter(
+        "tenderfs_directory_ahead_files_total",
+        &["mount"],
+        "Files whose start was fetched before they were opened, because their directory is read in order.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.mount.siblings_fetched.get());
+            }
+        },
+    ),
+    counter(
         "tenderfs_fuse_requests_total",
         &["mount", "op"],
         "Requests from the kernel.",

@@ -1,6 +1,6 @@
 //! How fast one core fetches: 8 MiB ranges in parallel inside one tokio-uring runtime.
 //!
-//! `cargo run --release -p tenderfs-s3client --example throughput [streams [gigabytes [range-KiB]]]`
+//! `cargo run --release -p tenderfs-s3client --example client_throughput [streams [gigabytes [range-KiB]]]`
 //!
 //! The lab serves from threads of its own in this process; CPU time is that of the client's thread
 //! alone. Every byte is touched once (summed), as a copy into a frame would.

@@ -1,6 +1,6 @@
 //! How fast the lab is, and how well it keeps to a shape.
 //!
-//! `cargo run --release -p tenderfs-lab --example throughput [seconds per run] [runs] [part of a name]`
+//! `cargo run --release -p tenderfs-lab --example lab_throughput [seconds per run] [runs] [part of a name]`
 //!
 //! Eight raw sockets on two threads ask signed GETs and throw the bytes away in the kernel (`MSG_TRUNC`), so that the
 //! client costs as little as it can; one line of each run also copies them, as a client that uses the

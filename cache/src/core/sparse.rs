@@ -1,0 +1,166 @@
+//! Reads by a reader that jumps: of a block that is on disk, only the granules that it asks for.
+//!
+//! What is read this way belongs to its reader alone and is not entered in the directory: a part of
+//! a block in memory would have to be told apart from a block that is being filled.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::smallvec;
+use tenderfs_byterange::ByteRange;
+
+use crate::block::{BLOCK_BYTES, BlockRun, block_range, in_memory};
+use crate::core::Core;
+use crate::core::bring::{Unusable, unusable};
+use crate::core::files::read_part;
+use crate::disk::object::DiskObject;
+use crate::memory::frame::{Filler, Publish};
+use crate::memory::zones::Zone;
+use crate::object::Object;
+use crate::sums::{self, SUM_BYTES};
+use crate::view::{Piece, Tier, View};
+
+/// Longest part of a block that is read by itself. A longer one is most of the block, which other
+/// readers may want.
+const PART_BYTES_MAX: usize = BLOCK_BYTES as usize / 2;
+
+/// A part of one block, whole granules but for the end of the object.
+struct GranuleRun {
+    index: u32,
+    /// Offsets in the block.
+    bytes: std::ops::Range<usize>,
+    /// What was asked for, as offsets in `bytes`.
+    asked: std::ops::Range<usize>,
+}
+
+impl GranuleRun {
+    /// The granules of `range` if they are a small part of one block.
+    fn covering(object_bytes: u64, range: ByteRange) -> Option<Self> {
+        let run = BlockRun::covering(range);
+        if run.len_blocks() != 1 || range.end() > object_bytes {
+            return None;
+        }
+        let index = run.first();
+        let block = block_range(object_bytes, index);
+        let start = in_memory(range.start() - block.start());
+        let end = in_memory(range.end() - block.start());
+        let first = start / SUM_BYTES * SUM_BYTES;
+        let last = end.next_multiple_of(SUM_BYTES).min(in_memory(block.len_bytes()));
+        (last - first <= PART_BYTES_MAX).then(|| Self {
+            index,
+            bytes: first..last,
+            asked: start - first..end - first,
+        })
+    }
+
+    fn sums(&self) -> std::ops::Range<usize> {
+        let first = self.bytes.start / SUM_BYTES;
+        first..first + sums::count(self.bytes.len())
+    }
+}
+
+impl Core {
+    /// The view of `range` read by itself from disk. `None` if memory has the block or it is on its
+    /// way, the disk does not have it, there is no frame to spare, or what the disk gave was not
+    /// right: then the read takes the way of all others.
+    pub(crate) async fn read_granules(
+        self: &Rc<Self>,
+        object: &Arc<Object>,
+        range: ByteRange,
+    ) -> Option<View> {
+        let disk = self.disk()?;
+        let run = GranuleRun::covering(object.size_bytes(), range)?;
+        if self.memory().has(object.block(run.index)) || !disk.may_read() {
+            return None;
+        }
+        let disk_object = disk.find(object.id()).filter(|found| found.is_present(run.index))?;
+        let (frame, mut filler) = self.memory().take_frame(run.bytes.len(), Zone::Hot)?;
+        let started = Instant::now();
+        let result = self.fill_granules(&disk_object, &run, &mut filler).await;
+        self.note_disk_read(&disk_object, run.index, &result);
+        if result.is_err() {
+            drop((frame, filler));
+            self.memory().frames_released();
+            return None;
+        }
+        self.counters().disk_read.observe(started.elapsed());
+        self.counters().disk_read_bytes.add(run.bytes.len() as u64);
+        let block = self.memory().unlisted(object.block(run.index), frame);
+        Some(View::new(smallvec![Piece { block, bytes: run.asked }], Tier::Disk, Rc::clone(self)))
+    }
+
+    async fn fill_granules(
+        &self,
+        disk_object: &Arc<DiskObject>,
+        run: &GranuleRun,
+        filler: &mut Filler,
+    ) -> Result<(), Unusable> {
+        let expected = self.expected_sums(disk_object, run.index)?;
+        let file = self.open_file(disk_object).await.map_err(unusable)?;
+        let offset = u64::from(run.index) * BLOCK_BYTES + run.bytes.start as u64;
+        let part_bytes = run.bytes.len().next_multiple_of(SUM_BYTES);
+        for lent in filler.lend(part_bytes) {
+            let (result, lent) = read_part(&file, lent, offset).await;
+            let right = || match &expected {
+                None => true,
+                Some(sums) => {
+                    let sums = sums.get(run.sums()).unwrap_or_default();
+                    sums::verify(lent.bytes(), sums)
+                }
+            };
+            let (outcome, publish) = match result {
+                Ok(()) if right() => (Ok(()), Publish::Yes),
+                Ok(()) => (Err(Unusable::Damaged), Publish::No),
+                Err(error) => (Err(unusable(error)), Publish::No),
+            };
+            filler.take_back(lent, publish);
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[track_caller]
+    fn check(size_bytes: u64, (start, end): (u64, u64), expected: Option<(u32, [usize; 4])>) {
+        let range = ByteRange::at(start, end - start).unwrap();
+        let run = GranuleRun::covering(size_bytes, range);
+        let run = run.map(|run| {
+            let (bytes, asked) = (run.bytes, run.asked);
+            (run.index, [bytes.start, bytes.end, asked.start, asked.end])
+        });
+        assert_eq!(run, expected, "{start}..{end} of {size_bytes}");
+    }
+
+    #[test]
+    fn a_small_read_takes_the_granules_it_touches() {
+        let (granule, block) = (SUM_BYTES as u64, BLOCK_BYTES);
+        let one = SUM_BYTES;
+        check(2 * block, (0, 1), Some((0, [0, one, 0, 1])));
+        check(2 * block, (granule - 1, granule + 1), Some((0, [0, 2 * one, one - 1, one + 1])));
+        check(
+            2 * block,
+            (block + granule, block + granule + 100),
+            Some((1, [one, 2 * one, 0, 100])),
+        );
+    }
+
+    #[test]
+    fn the_last_granule_ends_with_the_object() {
+        check(1000, (10, 20), Some((0, [0, 1000, 10, 20])));
+        check(BLOCK_BYTES + 70_000, (BLOCK_BYTES + 66_000, BLOCK_BYTES + 70_000), {
+            Some((1, [SUM_BYTES, 70_000, 464, 4464]))
+        });
+    }
+
+    #[test]
+    fn a_read_of_two_blocks_or_of_most_of_one_is_none_of_these() {
+        check(2 * BLOCK_BYTES, (BLOCK_BYTES - 1, BLOCK_BYTES + 1), None);
+        check(2 * BLOCK_BYTES, (0, BLOCK_BYTES / 2 + 1), None);
+        check(2 * BLOCK_BYTES, (0, BLOCK_BYTES / 2), Some((0, [0, 2 << 20, 0, 2 << 20])));
+        check(1000, (0, 1001), None);
+    }
+}
