@@ -96,6 +96,11 @@ impl CoreCache {
         self.core.miss(source, object, range).await
     }
 
+    /// The bytes of `range` if all of them are in memory; nothing is started otherwise.
+    pub fn hit(&self, object: &Arc<Object>, range: ByteRange) -> Option<View> {
+        self.core.hit(object, range)
+    }
+
     /// As [`CoreCache::read`], for a reader that jumps: of a block that is on disk and not in
     /// memory, only the granules of `range` are read, and nothing of them is kept.
     pub async fn read_sparse<S: Source>(

@@ -32,6 +32,15 @@ impl Part {
     }
 }
 
+/// Whether bytes that arrived were waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pushed {
+    /// By nobody.
+    Unawaited,
+    /// By at least one reader, which was woken.
+    Awaited,
+}
+
 /// Where a [`crate::Source`] puts the bytes of a fetch: the frames of its blocks, in order.
 ///
 /// Whatever happens to the task that holds it, the blocks are settled: full, or failed with every
@@ -51,7 +60,8 @@ impl FillSink {
 
     /// Appends `bytes`; readers whose bytes have arrived are woken. An error if there are more
     /// bytes than were asked for: nothing behind the end is taken.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), SourceError> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Pushed, SourceError> {
+        let mut pushed = Pushed::Unawaited;
         while let Some(part) = self.parts.front_mut()
             && !bytes.is_empty()
         {
@@ -64,14 +74,14 @@ impl FillSink {
                 // The block is complete before its readers hear of it, so that whoever was served
                 // finds its checksums.
                 if let Some(part) = self.parts.pop_front() {
-                    self.complete(part);
+                    pushed = pushed.max(self.complete(part));
                 }
             } else {
-                part.block.announce();
+                pushed = pushed.max(part.block.announce());
             }
         }
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(pushed);
         }
         let detail = format!("{} bytes more than were asked for", bytes.len());
         Err(SourceError::new(SourceErrorKind::WrongAnswer, detail))
@@ -97,14 +107,15 @@ impl FillSink {
         result
     }
 
-    fn complete(&self, part: Part) {
+    fn complete(&self, part: Part) -> Pushed {
         let Part { block, filler, sums, budget, order } = part;
         filler.seal();
         block.set_sums(sums.finish());
-        block.announce();
+        let pushed = block.announce();
         drop(budget);
         self.core.write_to_disk(block, &self.object, order);
         self.core.memory().frames_released();
+        pushed
     }
 
     fn fail(&mut self, error: &SourceError, remedy: Remedy) {

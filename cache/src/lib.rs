@@ -37,7 +37,7 @@ pub use cache::Cache;
 pub use core::{CoreCache, PrefetchOutcome, READ_BYTES_MAX, Warmed};
 pub use counters::{Counters, Usage};
 pub use error::{CacheError, ReadError};
-pub use fill::FillSink;
+pub use fill::{FillSink, Pushed};
 pub use memory::ARENA_BYTES_MIN;
 pub use object::{CachedBytes, Object};
 pub use settings::{CacheSettings, HugePages, Verify};

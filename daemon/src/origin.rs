@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tenderfs_byterange::ByteRange;
-use tenderfs_cache::{Class, FillSink, Object, Source, SourceError};
+use tenderfs_cache::{Class, FillSink, Object, Pushed, Source, SourceError};
 use tenderfs_s3client::{Client, Error as S3Error, GetRequest, Importance};
 
 use crate::errno::kind_of;
+
+/// Bytes that one fetch takes from its connection before others of its core have a turn: half a
+/// millisecond at the pace of one core.
+const YIELD_BYTES: usize = 1 << 20;
 
 /// Fetches runs of blocks by ranged GETs.
 #[derive(Clone)]
@@ -43,8 +47,15 @@ impl Source for Origin {
             importance: importance_of(class),
         };
         let mut body = self.client.get(request).await.map_err(|error| source_error(&error))?;
+        let mut unyielded_bytes = 0;
         while let Some(bytes) = body.next().await.map_err(|error| source_error(&error))? {
-            sink.push(&bytes)?;
+            unyielded_bytes += bytes.len();
+            // A fast store always has more to read, and who waits for these bytes may be on this
+            // very core.
+            if sink.push(&bytes)? == Pushed::Awaited || unyielded_bytes >= YIELD_BYTES {
+                tokio::task::yield_now().await;
+                unyielded_bytes = 0;
+            }
         }
         Ok(())
     }

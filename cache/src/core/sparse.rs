@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::smallvec;
+use futures_util::future::join_all;
+use smallvec::SmallVec;
 use tenderfs_byterange::ByteRange;
 
-use crate::block::{BLOCK_BYTES, BlockRun, block_range, in_memory};
+use crate::block::{BLOCK_BYTES, BlockId, BlockRun, block_range, in_memory};
 use crate::core::Core;
 use crate::core::bring::{Unusable, unusable};
 use crate::core::files::read_part;
@@ -19,7 +20,7 @@ use crate::memory::frame::{Filler, Publish};
 use crate::memory::zones::Zone;
 use crate::object::Object;
 use crate::sums::{self, SUM_BYTES};
-use crate::view::{Piece, Tier, View};
+use crate::view::{Piece, Pieces, Tier, View};
 
 /// Longest part of a block that is read by itself. A longer one is most of the block, which other
 /// readers may want.
@@ -34,15 +35,22 @@ struct GranuleRun {
     asked: std::ops::Range<usize>,
 }
 
+/// The parts of one read: a read of up to 1 MiB touches two blocks at most.
+type GranuleRuns = SmallVec<[GranuleRun; 2]>;
+
 impl GranuleRun {
-    /// The granules of `range` if they are a small part of one block.
-    fn covering(object_bytes: u64, range: ByteRange) -> Option<Self> {
+    /// The granules of `range`, block by block, if they are small parts of at most two blocks.
+    fn covering(object_bytes: u64, range: ByteRange) -> Option<GranuleRuns> {
         let run = BlockRun::covering(range);
-        if run.len_blocks() != 1 || range.end() > object_bytes {
+        if run.len_blocks() > 2 || range.end() > object_bytes {
             return None;
         }
-        let index = run.first();
+        run.indices().map(|index| Self::in_block(object_bytes, index, range)).collect()
+    }
+
+    fn in_block(object_bytes: u64, index: u32, range: ByteRange) -> Option<Self> {
         let block = block_range(object_bytes, index);
+        let range = range.intersect(block)?;
         let start = in_memory(range.start() - block.start());
         let end = in_memory(range.end() - block.start());
         let first = start / SUM_BYTES * SUM_BYTES;
@@ -61,33 +69,43 @@ impl GranuleRun {
 }
 
 impl Core {
-    /// The view of `range` read by itself from disk. `None` if memory has the block or it is on its
-    /// way, the disk does not have it, there is no frame to spare, or what the disk gave was not
-    /// right: then the read takes the way of all others.
+    /// The view of `range` read by itself from disk. `None` if memory has a block of it or it is on
+    /// its way, the disk does not have it, there is no frame to spare, or what the disk gave was
+    /// not right: then the read takes the way of all others.
     pub(crate) async fn read_granules(
         self: &Rc<Self>,
         object: &Arc<Object>,
         range: ByteRange,
     ) -> Option<View> {
         let disk = self.disk()?;
-        let run = GranuleRun::covering(object.size_bytes(), range)?;
-        if self.memory().has(object.block(run.index)) || !disk.may_read() {
+        let runs = GranuleRun::covering(object.size_bytes(), range)?;
+        let in_memory = |run: &GranuleRun| self.memory().has(object.block(run.index));
+        if !disk.may_read() || runs.iter().any(in_memory) {
             return None;
         }
-        let disk_object = disk.find(object.id()).filter(|found| found.is_present(run.index))?;
+        let disk_object = disk.find(object.id())?;
+        if !runs.iter().all(|run| disk_object.is_present(run.index)) {
+            return None;
+        }
+        let pieces = join_all(runs.into_iter().map(|run| self.piece(&disk_object, run))).await;
+        let pieces: Option<Pieces> = pieces.into_iter().collect();
+        if pieces.is_none() {
+            // What was read of the others is let go of.
+            self.memory().frames_released();
+        }
+        Some(View::new(pieces?, Tier::Disk, Rc::clone(self)))
+    }
+
+    async fn piece(&self, disk_object: &Arc<DiskObject>, run: GranuleRun) -> Option<Piece> {
         let (frame, mut filler) = self.memory().take_frame(run.bytes.len(), Zone::Hot)?;
         let started = Instant::now();
-        let result = self.fill_granules(&disk_object, &run, &mut filler).await;
-        self.note_disk_read(&disk_object, run.index, &result);
-        if result.is_err() {
-            drop((frame, filler));
-            self.memory().frames_released();
-            return None;
-        }
+        let result = self.fill_granules(disk_object, &run, &mut filler).await;
+        self.note_disk_read(disk_object, run.index, &result);
+        result.ok()?;
         self.counters().disk_read.observe(started.elapsed());
         self.counters().disk_read_bytes.add(run.bytes.len() as u64);
-        let block = self.memory().unlisted(object.block(run.index), frame);
-        Some(View::new(smallvec![Piece { block, bytes: run.asked }], Tier::Disk, Rc::clone(self)))
+        let id = BlockId { object: disk_object.id(), index: run.index };
+        Some(Piece { block: self.memory().unlisted(id, frame), bytes: run.asked })
     }
 
     async fn fill_granules(
@@ -100,6 +118,7 @@ impl Core {
         let file = self.open_file(disk_object).await.map_err(unusable)?;
         let offset = u64::from(run.index) * BLOCK_BYTES + run.bytes.start as u64;
         let part_bytes = run.bytes.len().next_multiple_of(SUM_BYTES);
+        // One part, as long as the frame.
         for lent in filler.lend(part_bytes) {
             let (result, lent) = read_part(&file, lent, offset).await;
             let right = || match &expected {
@@ -124,43 +143,50 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    /// Index, then offsets of the granules and of what was asked for in them.
     #[track_caller]
-    fn check(size_bytes: u64, (start, end): (u64, u64), expected: Option<(u32, [usize; 4])>) {
+    fn check(size_bytes: u64, (start, end): (u64, u64), expected: Option<&[(u32, [usize; 4])]>) {
         let range = ByteRange::at(start, end - start).unwrap();
-        let run = GranuleRun::covering(size_bytes, range);
-        let run = run.map(|run| {
+        let figures = |run: GranuleRun| {
             let (bytes, asked) = (run.bytes, run.asked);
             (run.index, [bytes.start, bytes.end, asked.start, asked.end])
-        });
-        assert_eq!(run, expected, "{start}..{end} of {size_bytes}");
+        };
+        let runs = GranuleRun::covering(size_bytes, range);
+        let runs = runs.map(|runs| runs.into_iter().map(figures).collect::<Vec<_>>());
+        assert_eq!(runs.as_deref(), expected, "{start}..{end} of {size_bytes}");
     }
 
     #[test]
     fn a_small_read_takes_the_granules_it_touches() {
         let (granule, block) = (SUM_BYTES as u64, BLOCK_BYTES);
         let one = SUM_BYTES;
-        check(2 * block, (0, 1), Some((0, [0, one, 0, 1])));
-        check(2 * block, (granule - 1, granule + 1), Some((0, [0, 2 * one, one - 1, one + 1])));
-        check(
-            2 * block,
-            (block + granule, block + granule + 100),
-            Some((1, [one, 2 * one, 0, 100])),
-        );
+        check(2 * block, (0, 1), Some(&[(0, [0, one, 0, 1])]));
+        check(2 * block, (granule - 1, granule + 1), Some(&[(0, [0, 2 * one, one - 1, one + 1])]));
+        let (start, end) = (block + granule, block + granule + 100);
+        check(2 * block, (start, end), Some(&[(1, [one, 2 * one, 0, 100])]));
+    }
+
+    #[test]
+    fn a_read_across_two_blocks_takes_granules_of_both() {
+        let (all, one) = (BLOCK_BYTES as usize, SUM_BYTES);
+        check(2 * BLOCK_BYTES, (BLOCK_BYTES - 1, BLOCK_BYTES + 1), {
+            Some(&[(0, [all - one, all, one - 1, one]), (1, [0, one, 0, 1])])
+        });
+        check(3 * BLOCK_BYTES, (BLOCK_BYTES - 1, 2 * BLOCK_BYTES + 1), None);
     }
 
     #[test]
     fn the_last_granule_ends_with_the_object() {
-        check(1000, (10, 20), Some((0, [0, 1000, 10, 20])));
+        check(1000, (10, 20), Some(&[(0, [0, 1000, 10, 20])]));
         check(BLOCK_BYTES + 70_000, (BLOCK_BYTES + 66_000, BLOCK_BYTES + 70_000), {
-            Some((1, [SUM_BYTES, 70_000, 464, 4464]))
+            Some(&[(1, [SUM_BYTES, 70_000, 464, 4464])])
         });
     }
 
     #[test]
-    fn a_read_of_two_blocks_or_of_most_of_one_is_none_of_these() {
-        check(2 * BLOCK_BYTES, (BLOCK_BYTES - 1, BLOCK_BYTES + 1), None);
+    fn a_read_of_most_of_a_block_is_none_of_these() {
         check(2 * BLOCK_BYTES, (0, BLOCK_BYTES / 2 + 1), None);
-        check(2 * BLOCK_BYTES, (0, BLOCK_BYTES / 2), Some((0, [0, 2 << 20, 0, 2 << 20])));
+        check(2 * BLOCK_BYTES, (0, BLOCK_BYTES / 2), Some(&[(0, [0, 2 << 20, 0, 2 << 20])]));
         check(1000, (0, 1001), None);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::block::BlockId;
+use crate::fill::Pushed;
 use crate::lru::Stamp;
 use crate::memory::frame::Frame;
 use crate::source::{Class, SourceError};
@@ -135,17 +136,20 @@ impl Block {
     }
 
     /// Wakes who waits for bytes that are there now. The filler calls it after each step.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce(&self) -> Pushed {
         // SeqCst on both sides: either a waiter sees the new watermark when it looks once more
         // after registering, or its need is seen here.
         let filled_bytes = self.frame.filled_bytes();
+        let mut pushed = Pushed::Unawaited;
         if filled_bytes >= self.lowest_need.load(Ordering::SeqCst) {
             let mut waiters = self.waiters();
             for waiter in waiters.list.extract_if(.., |waiter| waiter.need_bytes <= filled_bytes) {
                 waiter.waker.wake();
+                pushed = Pushed::Awaited;
             }
             self.note_lowest_need(&waiters);
         }
+        pushed
     }
 
     /// Ends the fill without all bytes: whoever waits, or comes later, hears why.

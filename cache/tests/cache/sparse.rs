@@ -49,14 +49,16 @@ fn a_reader_that_jumps_has_its_granules_read_and_no_more() {
 }
 
 #[test]
-fn a_read_across_two_blocks_and_one_of_what_memory_has_take_the_usual_way() {
+fn a_read_across_two_blocks_has_the_granules_of_both_read() {
     let dir = tempfile::tempdir().unwrap();
     let source = Seeded::new();
     let (cache, object) = on_disk(dir.path(), &source, 2 * BLOCK_BYTES);
     on_core(&cache, async |core| {
+        let before_bytes = cache.counters().disk_read_bytes.get();
         let across = check_sparse(&core, &source, &object, BLOCK_BYTES - 8192).await;
         assert_eq!(across, Tier::Disk);
-        assert_eq!(object.cached_bytes().memory_bytes, 2 * BLOCK_BYTES);
+        assert_eq!(cache.counters().disk_read_bytes.get() - before_bytes, 2 * GRANULE_BYTES);
+        check_whole(&core, &source, &object).await;
         assert_eq!(check_sparse(&core, &source, &object, MIB).await, Tier::Memory);
     });
 }

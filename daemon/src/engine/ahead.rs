@@ -8,6 +8,7 @@ use tenderfs_cache::{BLOCK_BYTES, BlockRun, Class, Object, PrefetchOutcome};
 use super::Server;
 use super::directory_ahead::{FILE_BLOCKS, Opened};
 use super::handles::OpenFile;
+use super::read_ahead::Pattern;
 use crate::namespace::Child;
 
 impl Server {
@@ -15,12 +16,18 @@ impl Server {
     pub(super) fn fetch_ahead(&self, file: &OpenFile, range: ByteRange, waited: bool) {
         let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
         let file_bytes = file.object.size_bytes();
-        let ahead = file.read_ahead().on_read(range, file_bytes, waited, window);
+        let (ahead, pattern) = {
+            let mut read_ahead = file.read_ahead();
+            (read_ahead.on_read(range, file_bytes, waited, window), read_ahead.pattern())
+        };
         let Some(ahead) = ahead else { return };
         // One fetch a block: they run side by side, and a connection carries one at a time.
         for block in ahead.first..ahead.end {
             let Some(run) = BlockRun::new(block..block + 1) else { continue };
-            self.core.cache.prefetch(&self.origin, &file.object, run, Class::InFile);
+            // A guess is worth a request to S3, but not a wait of the reader for the disk.
+            if pattern == Pattern::Sequential || !file.object.has_block(block) {
+                self.core.cache.prefetch(&self.origin, &file.object, run, Class::InFile);
+            }
         }
     }
 

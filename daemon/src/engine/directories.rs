@@ -28,8 +28,16 @@ impl Server {
             self.report_name_error(ino.0, &error, errno);
             errno
         })?;
-        let fh = self.mount.handles.open_directory(prefix, listing);
-        if !self.send(unique, &Reply::Open { fh, flags: OpenFlags::NONE }) {
+        // The kernel reads the directory once for each listing, and from its own memory after that.
+        let flags = if listing.is_shown() {
+            OpenFlags::CACHE_DIR | OpenFlags::KEEP_CACHE
+        } else {
+            OpenFlags::CACHE_DIR
+        };
+        let fh = self.mount.handles.open_directory(prefix, Arc::clone(&listing));
+        if self.send(unique, &Reply::Open { fh, flags }) {
+            listing.set_shown();
+        } else {
             self.mount.handles.close_directory(fh);
         }
         Ok(())

@@ -3,7 +3,8 @@
 //! A pure decider. Reads arrive as the kernel sends them: its own read-ahead keeps two requests in
 //! the air, so neighbours come swapped, and memory maps touch edges before they fill the holes. A
 //! stream is therefore any run of reads that start within two blocks of the furthest byte asked
-//! for, not a strictly rising one.
+//! for, not a strictly rising one. It is believed after four reads that have entered two blocks
+//! more, or that began with the file.
 //!
 //! A first read at offset 0 opens a window of one block, or of the whole of a short file. The window
 //! of a stream starts at `first_blocks` and grows by a block with each new block the reader enters,
@@ -64,6 +65,8 @@ pub(crate) struct ReadAhead {
     front: u64,
     /// Reads in a row that belonged to the stream, up to `READS_REMEMBERED`.
     streak: u8,
+    /// Where the stream began.
+    began: u64,
     /// Reads seen, up to `READS_REMEMBERED`.
     reads: u8,
     window_blocks: u32,
@@ -76,19 +79,20 @@ impl ReadAhead {
     pub(crate) fn pattern(&self) -> Pattern {
         if self.reads < READS_TO_BELIEVE {
             Pattern::Unknown
-        } else if self.streak >= READS_TO_BELIEVE {
+        } else if self.streak >= READS_TO_BELIEVE && self.has_gone_far() {
             Pattern::Sequential
         } else {
             Pattern::Random
         }
     }
 
-    /// Whether a read of `range` is a jump, whose neighbours nobody is likely to ask for. To be
-    /// asked before the read is told to [`ReadAhead::on_read`].
+    /// Whether nobody is likely to ask for the neighbours of `range` soon: it is a jump, or the first
+    /// read, whose bytes are wanted at once. To be asked before the read is told to
+    /// [`ReadAhead::on_read`].
     pub(crate) fn jumps(&self, range: ByteRange) -> bool {
         match self.pattern() {
             Pattern::Random => true,
-            Pattern::Unknown if self.reads == 0 => range.start() > 0,
+            Pattern::Unknown if self.reads == 0 => true,
             Pattern::Unknown | Pattern::Sequential => !self.is_near(range),
         }
     }
@@ -126,16 +130,23 @@ impl ReadAhead {
     }
 
     fn observe(&mut self, range: ByteRange) {
-        if self.is_near(range) || self.reads == 0 {
+        if self.reads > 0 && self.is_near(range) {
             self.streak = (self.streak + 1).min(READS_REMEMBERED);
             self.front = self.front.max(range.end());
         } else {
             self.streak = 1;
+            self.began = range.start();
             self.front = range.end();
             self.queued_end = 0;
             self.window_blocks = 0;
         }
         self.reads = (self.reads + 1).min(READS_REMEMBERED);
+    }
+
+    /// Whether the stream has entered two blocks after its first, or began with the file. One long
+    /// read at a random place comes as several requests, and is none.
+    fn has_gone_far(&self) -> bool {
+        self.began == 0 || block_of(self.front.saturating_sub(1)) >= block_of(self.began) + 2
     }
 
     fn is_near(&self, range: ByteRange) -> bool {
@@ -221,16 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_at_random_places_are_no_stream() {
+        let reads: Vec<u64> = [900, 41, 706, 302].iter().flat_map(|at| *at..at + 4).collect();
+        check(&reads, Pattern::Random, &[]);
+    }
+
+    #[test]
     fn a_read_jumps_unless_it_goes_on_from_those_before() {
         for (reads_at_mib, at_mib, jumps) in [
-            (&[][..], 0, false),
+            (&[][..], 0, true),
             (&[], 5, true),
             (&[0], 1, false),
             (&[0], 900, true),
             (&[0, 1, 2, 3], 5, false),
             (&[0, 1, 2, 3], 400, true),
             (&[900, 40, 700, 300], 301, true),
-            (&[900, 40, 700, 300, 301, 302, 303], 304, false),
+            (&[900, 40, 700, 300, 301, 302, 303], 304, true),
+            (&[900, 40, 700, 300, 303, 306, 309, 312], 313, false),
         ] {
             let mut state = ReadAhead::default();
             for at in reads_at_mib {
@@ -245,9 +263,9 @@ mod tests {
     fn a_jump_closes_the_window_and_a_new_stream_opens_it() {
         check(&[0, 1, 2, 3, 400], Pattern::Random, &[(1, 2), (2, 5)]);
         check(
-            &[0, 1, 2, 3, 400, 401, 402, 403],
+            &[0, 1, 2, 3, 400, 401, 402, 403, 404, 405, 406, 407, 408],
             Pattern::Sequential,
-            &[(1, 2), (2, 5), (101, 105)],
+            &[(1, 2), (2, 5), (103, 107)],
         );
     }
 

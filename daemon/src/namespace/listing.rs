@@ -4,6 +4,7 @@
 //! file of the same name), and it never changes; directory handles keep the one they opened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tenderfs_s3client::{ListPage, ListedObject};
@@ -61,12 +62,24 @@ pub(crate) struct Listing {
     entries: Vec<(Box<str>, Child)>,
     /// When the first page was asked for: nothing in here is newer.
     pub(crate) listed_at: Instant,
+    /// Set once the kernel was told to read its directory from this listing.
+    shown: AtomicBool,
 }
 
 impl Listing {
     /// Entries in the order of their names.
     pub(crate) fn entries(&self) -> &[(Box<str>, Child)] {
         &self.entries
+    }
+
+    /// Whether what the kernel remembers of the directory is this listing.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// The kernel has dropped what it remembered of the directory, and reads this listing next.
+    pub(crate) fn set_shown(&self) {
+        self.shown.store(true, Ordering::Relaxed);
     }
 
     /// The entry called `name`.
@@ -142,7 +155,11 @@ impl ListingBuilder {
         });
         self.entries.dedup_by(|later, earlier| later.0 == earlier.0);
         self.entries.shrink_to_fit();
-        let listing = Listing { entries: self.entries, listed_at: self.started_at };
+        let listing = Listing {
+            entries: self.entries,
+            listed_at: self.started_at,
+            shown: AtomicBool::new(false),
+        };
         (listing, self.hidden_total, self.hidden)
     }
 }
