@@ -1,8 +1,9 @@
 //! `tenderfs-bench`: what a mounted file system gives its readers.
 //!
 //! It reads a directory the way training jobs do, with many readers at once, and says GB/s (1e9), operations per
-//! second, latency percentiles and, on request, whether the bytes were right. It knows nothing of TenderFS: any
-//! directory of any file system can be measured, which is what makes comparisons fair.
+//! second, latency percentiles and, on request, whether the bytes were right. `run` knows nothing of TenderFS: any
+//! directory of any file system can be measured, which is what makes comparisons fair. `compare` starts a daemon, a
+//! store and the references itself, and measures each figure beside its reference.
 //!
 //! Invariant: what is measured is only `read` (and `open`/`close` for the pattern `files`). Checks that cost processor
 //! time run outside each operation's latency, and a second reading happens after the clock has stopped.
@@ -15,8 +16,10 @@
 
 pub mod checksum;
 pub mod cli;
+pub mod compare;
 pub mod data_set;
 pub mod load;
+pub mod null_server;
 pub mod pattern;
 pub mod report;
 pub mod run;

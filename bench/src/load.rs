@@ -41,9 +41,15 @@ impl Buffer {
     pub fn new(chunk_bytes: u64) -> Buffer {
         let align = usize::try_from(DIRECT_ALIGN_BYTES).unwrap_or(usize::MAX);
         let len = usize::try_from(chunk_bytes).unwrap_or(usize::MAX).next_multiple_of(align);
-        let bytes = vec![0; len + align];
+        // Not zeroes: memory that is asked for as zeroes gets its pages only when it is written.
+        let bytes = vec![1; len + align];
         let address = bytes.as_ptr().addr();
         Buffer { start: address.next_multiple_of(align) - address, bytes }
+    }
+
+    /// The first `len_bytes` bytes, as the last read left them.
+    pub fn first(&self, len_bytes: u64) -> &[u8] {
+        &self.bytes[self.start..][..usize::try_from(len_bytes).unwrap_or(usize::MAX)]
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::checksum::{self, Checksums, Manifest, ManifestError};
-use crate::cli::{Cli, Command, EXIT_FAILED, EXIT_MISMATCH, EXIT_OK, RunArgs};
+use crate::cli::{EXIT_FAILED, EXIT_MISMATCH, EXIT_OK, RunArgs};
 use crate::data_set::{DataSet, DataSetError};
 use crate::load::{self, Caching, Load, Outcome};
 use crate::report::{Comparison, Latency, Machine, PROVES_AGREEMENT, PROVES_EXPECTED, Report};
@@ -35,8 +35,7 @@ pub enum RunError {
 }
 
 /// Does what the command line says and prints the result.
-pub fn main(cli: &Cli) -> ExitCode {
-    let Command::Run(args) = &cli.command;
+pub fn main(args: &RunArgs) -> ExitCode {
     match run(args).and_then(|report| print(args, &report).map(|()| report)) {
         Ok(report) => ExitCode::from(verdict(&report)),
         Err(error) => {

@@ -26,7 +26,7 @@ fn args(dir: &Path, more: &[&str]) -> RunArgs {
     let seed = SEED.to_string();
     let line = ["tenderfs-bench", "run", dir.to_str().unwrap(), "--seed", &seed, "--chunk", "64K"];
     let line = line.iter().chain(["--readers", "3", "--duration", "200ms"].iter()).chain(more);
-    let Command::Run(args) = Cli::try_parse_from(line).unwrap().command;
+    let Command::Run(args) = Cli::try_parse_from(line).unwrap().command else { panic!("not run") };
     args
 }
 

@@ -22,6 +22,8 @@ pub enum Program {
     Tenderfsd,
     /// The command line tool.
     Tenderfs,
+    /// The bench.
+    Bench,
 }
 
 /// The path of a program, built with these tests: cargo puts it beside their `deps` folder.
@@ -29,6 +31,7 @@ pub fn program(which: Program) -> PathBuf {
     let name = match which {
         Program::Tenderfsd => "tenderfsd-under-test",
         Program::Tenderfs => "tenderfs-under-test",
+        Program::Bench => "tenderfs-bench-under-test",
     };
     let tests = std::env::current_exe().expect("a running test has a path");
     let path = tests.parent().and_then(Path::parent).expect("target/<profile>/deps").join(name);

@@ -9,6 +9,7 @@
 mod admin;
 mod bad_input;
 mod command_line;
+mod compare;
 mod crash;
 mod fstab;
 mod hostile_keys;

@@ -1,0 +1,133 @@
+//! GETs straight from the store with TenderFS's own S3 client: what the daemon could reach if files cost nothing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use tenderfs_byterange::ByteRange;
+use tenderfs_s3client::{
+    Addressing, Bucket, BucketConfig, Client, CredentialSource, Credentials, Deadlines, GetRequest,
+    Importance, RetryPolicy, Secret,
+};
+
+use super::data::{BUCKET, Object, Set};
+use super::error::CompareError;
+use super::lab::{KEYS, LabProcess};
+use super::reads::Took;
+
+/// Bytes of one GET, as the daemon's.
+const RANGE_BYTES: u64 = 16 << 20;
+
+/// Fetches all objects, `parallel` ranges at a time, on as many threads as there are processors.
+pub(super) fn fetch(
+    lab: &LabProcess,
+    (set, objects): (Set, &[Object]),
+    parallel: usize,
+) -> Result<Took, CompareError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(parallel);
+    let barrier = Barrier::new(threads);
+    let work = |number: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        barrier.wait();
+        let mine: Vec<&Object> = objects.iter().skip(number).step_by(threads).collect();
+        let runtime = runtime.map_err(|error| failed(&error))?;
+        runtime.block_on(fetch_all(lab, set, &mine, parallel / threads))
+    };
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> =
+            (0..threads).map(|number| scope.spawn(move || work(number))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .try_fold(Took::default(), |all, one| Ok(all.merge(one?)))
+    })
+}
+
+async fn fetch_all(
+    lab: &LabProcess,
+    set: Set,
+    objects: &[&Object],
+    parallel: usize,
+) -> Result<Took, CompareError> {
+    let client = client(lab).await?;
+    let ranges: Vec<(&Object, ByteRange)> = objects
+        .iter()
+        .flat_map(|object| {
+            let len = object.content.len_bytes();
+            let starts = (0..len).step_by(usize::try_from(RANGE_BYTES).unwrap_or(usize::MAX));
+            let range = move |start| ByteRange::at(start, RANGE_BYTES.min(len - start));
+            starts.filter_map(range).map(|range| (*object, range))
+        })
+        .collect();
+    let started = Instant::now();
+    let next = Rc::new(std::cell::Cell::new(0));
+    let stream = || async {
+        let mut took = Took::default();
+        while let Some((object, range)) = ranges.get(next.replace(next.get() + 1)) {
+            took.bytes += fetch_range(&client, set, object, *range).await?;
+            took.operations += 1;
+        }
+        Ok::<_, CompareError>(took)
+    };
+    let streams = try_join_all((0..parallel.max(1)).map(|_| stream())).await?;
+    let mut took = streams.into_iter().fold(Took::default(), Took::merge);
+    took.elapsed = started.elapsed();
+    Ok(took)
+}
+
+async fn fetch_range(
+    client: &Client,
+    set: Set,
+    object: &Object,
+    range: ByteRange,
+) -> Result<u64, CompareError> {
+    let request = GetRequest {
+        key: &format!("{}/{}", set.prefix(), object.key),
+        etag: "",
+        range,
+        object_size_bytes: object.content.len_bytes(),
+        importance: Importance::Demand,
+    };
+    let mut bytes = 0;
+    let mut body = client.get(request).await.map_err(|error| failed(&error))?;
+    while let Some(chunk) = body.next().await.map_err(|error| failed(&error))? {
+        bytes += chunk.len() as u64;
+    }
+    Ok(bytes)
+}
+
+async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
+    let source = CredentialSource::Static {
+        access_key_id: KEYS.0.to_owned(),
+        secret_access_key: Secret::new(KEYS.1),
+        session_token: None,
+    };
+    let credentials = Credentials::resolve(source).await.map_err(|error| failed(&error))?;
+    let second = Duration::from_secs(1);
+    let config = BucketConfig {
+        name: BUCKET.to_owned(),
+        region: Some(lab.region().to_owned()),
+        endpoint_url: Some(lab.endpoint().parse().map_err(|error| failed(&error))?),
+        addressing: Addressing::Auto,
+        ca_bundle: None,
+        requester_pays: false,
+        deadlines: Deadlines {
+            connect: 5 * second,
+            first_byte: 10 * second,
+            stall: 10 * second,
+            whole: 60 * second,
+        },
+        retry: RetryPolicy { attempts_max: 3, backoff_first: second / 10, backoff_max: second },
+        connections_max: 64,
+    };
+    let bucket: Arc<Bucket> = Bucket::new(config, credentials).map_err(|error| failed(&error))?;
+    Ok(Client::new(bucket))
+}
+
+fn failed(error: &dyn std::error::Error) -> CompareError {
+    CompareError::Gets { reason: error.to_string() }
+}
