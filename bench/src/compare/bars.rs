@@ -79,6 +79,7 @@ const FILES: (&str, Better) = ("files/s", Better::More);
 const MS: (&str, Better) = ("ms", Better::Less);
 const CPU: (&str, Better) = ("CPU s/GB", Better::Less);
 const COUNT: (&str, Better) = ("requests", Better::Equal);
+const A_BYTE: (&str, Better) = ("bytes/byte", Better::Less);
 const A_FILE: (&str, Better) = ("requests/file", Better::Equal);
 
 /// The native file system.
@@ -114,14 +115,17 @@ pub const BARS: &[Bar] = &[
     row("memory.direct.1", GB_S, NULL, Some(0.85)),
     row("memory.direct.32", GB_S, NULL, Some(0.85)),
     row("memory.direct.cpu", CPU, NULL, None),
+    row("memory.null-from-memory.1", GB_S, NULL, None),
+    row("memory.null-from-memory.32", GB_S, NULL, None),
     row("memory.buffered.1", GB_S, NULL, Some(0.85)),
     row("memory.buffered.8", GB_S, NULL, Some(0.85)),
     row("memory.requests", COUNT, "none", Some(1.0)),
     row("memory.rss.32", ("MiB", Better::Less), "memory limit", Some(1.0 / 1.1)),
     row("disk.random-4m.8", GB_S, FIO, Some(0.85)),
     row("disk.random-16k.8", OPS, FIO, Some(0.7)),
-    row("disk.random-4m.memory-share", ("% of bytes", Better::Less), "none", None),
-    row("disk.requests", COUNT, "none", Some(1.0)),
+    row("disk.random-4m.from-disk", A_BYTE, "each byte once", None),
+    row("disk.random-16k.from-disk", A_BYTE, "a granule a read", None),
+    row("disk.requests", COUNT, "none", None),
     row("disk.first-byte", MS, LIMIT, Some(1.0)),
     row("disk.first-byte.native", MS, NATIVE, None),
     row("small.cached.8", FILES, NATIVE, Some(0.5)),

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::error::CompareError;
 
 /// How long a child may take to end by itself before it is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// How long between two looks at what sends no event.
 const PAUSE: Duration = Duration::from_millis(2);
 

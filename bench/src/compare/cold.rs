@@ -15,7 +15,7 @@ use super::lab::{LINK_BYTES_PER_SECOND, LabProcess, link};
 use super::memory::cpu_s_per_gb;
 use super::programs;
 use super::reads::{self, Order, Reading, Span, Took, compare, read};
-use super::rounds::Series;
+use super::rounds::{Series, figure};
 use crate::load::Caching;
 
 /// Readers of an epoch.
@@ -79,7 +79,7 @@ fn epoch(
 }
 
 fn over_the_link(bench: &mut Bench) -> Result<(), CompareError> {
-    let link_gb_s = LINK_BYTES_PER_SECOND as f64 / 1e9;
+    let link_gb_s = figure(LINK_BYTES_PER_SECOND) / 1e9;
     for (name, set, readers) in
         [("cold.link.1", Set::Huge, 1), ("cold.link.8", Set::Large, READERS)]
     {

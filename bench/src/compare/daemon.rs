@@ -19,9 +19,9 @@ use super::http;
 use super::lab::{KEYS, LabProcess};
 
 /// A daemon that is not ready by then never will be.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long blocks may take to get from memory to disk.
-const FLUSH_LIMIT: Duration = Duration::from_secs(120);
+const FLUSH_LIMIT: Duration = Duration::from_mins(2);
 
 /// Whether the daemon has a disk tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,7 +83,8 @@ pub(super) fn objects(set: Set, scale: Scale, seed: u64) -> Vec<Object> {
         Set::First => (32, |_| 16 * MIB),
     };
     let bytes_of = |number| match set {
-        Set::Large | Set::Huge => scale.of(bytes(number), 4 * MIB, 8 * MIB),
+        Set::Large => scale.of(bytes(number), 4 * MIB, 8 * MIB),
+        Set::Huge => scale.of(bytes(number), 4 * MIB, 128 * MIB),
         Set::Small | Set::Keys | Set::First => bytes(number),
     };
     let kind = Set::ALL.iter().position(|one| *one == set).map_or(0, |at| at as u64);

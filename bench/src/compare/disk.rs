@@ -16,14 +16,21 @@ use super::error::CompareError;
 use super::files;
 use super::programs;
 use super::reads::{self, Order, Reading, Span, read};
-use super::rounds::Series;
+use super::rounds::{Series, figure};
 use crate::load::Caching;
 
 const MIB: u64 = 1 << 20;
-/// A block of the cache, the last of which is left out.
+/// A block of the cache.
 const BLOCK_BYTES: u64 = 4 * MIB;
+/// Blocks at the end of the object that are left out: more than are ever read ahead of a reader, so that it stays
+/// incomplete.
+const MISSING_BLOCKS: u64 = 16;
+/// Passes until every block is on disk.
+const FILLS_MAX: usize = 5;
 /// A granule: the least that is read from disk and verified.
 const GRANULE_BYTES: u64 = 64 << 10;
+/// A small read.
+const SMALL_BYTES: u64 = 16 << 10;
 /// Readers, and reads in flight of fio.
 const READERS: usize = 8;
 /// Longest measurement.
@@ -38,8 +45,8 @@ struct Scene {
     present: Vec<Source>,
     /// Its file in the cache.
     file: PathBuf,
-    /// Share of the bytes that memory served.
-    memory_share: Series,
+    /// Bytes that the daemon read from disk for each byte that readers got, in the rounds of one row.
+    from_disk: Series,
     requests: f64,
 }
 
@@ -75,59 +82,69 @@ fn random(bench: &mut Bench) -> Result<(), CompareError> {
         },
         |_, scene| scene.fio(4 * MIB, seed).map(|took| took.gb_per_s()),
     )?;
+    bench.record("disk.random-4m.from-disk", scene.from_disk.take_median(), 1.0);
     bench.compare(
         rows[1],
         &mut scene,
         |bench, scene| {
             round += 1;
-            scene.round(bench, (16 << 10, GRANULE_BYTES), seed << 8 | round).map(|took| took.1)
+            scene.round(bench, (SMALL_BYTES, GRANULE_BYTES), seed << 8 | round).map(|took| took.1)
         },
         |_, scene| scene.fio(GRANULE_BYTES, seed).map(|took| took.operations_per_s()),
     )?;
-    bench.record_alone("disk.random-4m.memory-share", scene.memory_share.median());
-    let requests = scene.requests;
-    bench.record("disk.requests", requests, 0.0);
+    let granule = figure(GRANULE_BYTES / SMALL_BYTES);
+    bench.record("disk.random-16k.from-disk", scene.from_disk.take_median(), granule);
+    bench.record("disk.requests", scene.requests, 0.0);
     let daemon = scene.start(bench)?;
     reads::verify(&scene.present)?;
     daemon.stop();
     Ok(())
 }
 
-/// Brings the object into the cache but for its last block, and finds its file there.
+/// Brings the object into the cache but for its end, and finds its file there.
 fn prepare(bench: &Bench) -> Result<Scene, CompareError> {
     let objects = bench.objects(Set::Huge);
     bench.ground.clear_cache()?;
     let setup = setup(Set::Huge);
-    let daemon = bench.ground.start(&bench.lab, &setup)?;
     let mut present = bench.mounted(&objects);
     for source in &mut present {
-        source.len_bytes -= BLOCK_BYTES + source.len_bytes % BLOCK_BYTES;
-        // Blocks in a shuffled order, so that nothing is read ahead into the last one.
-        bring(source, bench.wanted.seed)?;
+        source.len_bytes = (source.len_bytes / BLOCK_BYTES - MISSING_BLOCKS) * BLOCK_BYTES;
     }
-    daemon.wait_flushed()?;
-    daemon.stop();
+    fill(bench, &setup, &present)?;
     let cache = bench.ground.cache_dir();
     let found = largest_below(&cache).map_err(CompareError::file(&cache))?;
     let file = found.map(|(_, path)| path).ok_or(CompareError::Waited {
         seconds: 0,
         what: "a file of the object in the cache folder",
     })?;
-    Ok(Scene { setup, present, file, memory_share: Series::default(), requests: 0.0 })
+    Ok(Scene { setup, present, file, from_disk: Series::default(), requests: 0.0 })
 }
 
-/// Reads every block once, by `O_DIRECT` so that the kernel reads nothing ahead.
-fn bring(source: &Source, seed: u64) -> Result<(), CompareError> {
-    read(&Reading {
-        sources: std::slice::from_ref(source),
-        readers: READERS,
-        chunk_bytes: BLOCK_BYTES,
-        stride_bytes: BLOCK_BYTES,
-        caching: Caching::Direct,
-        order: Order::Random(seed),
-        span: Span::Pass,
-    })
-    .map(drop)
+/// Reads until a daemon with empty memory needs no request any more: blocks that were not written because too many
+/// waited are fetched again by the next one.
+fn fill(bench: &Bench, setup: &Setup, present: &[Source]) -> Result<(), CompareError> {
+    for _ in 0..FILLS_MAX {
+        bench.check_interrupt()?;
+        let daemon = bench.ground.start(&bench.lab, setup)?;
+        list(&bench.ground.mountpoint())?;
+        bench.lab.clear_ledger()?;
+        read(&Reading {
+            sources: present,
+            readers: 1,
+            chunk_bytes: BLOCK_BYTES,
+            stride_bytes: BLOCK_BYTES,
+            caching: Caching::Direct,
+            order: Order::Sequential,
+            span: Span::Pass,
+        })?;
+        let bytes = bench.lab.stats()?.body_bytes;
+        daemon.wait_flushed()?;
+        daemon.stop();
+        if bytes == 0 {
+            return Ok(());
+        }
+    }
+    Err(CompareError::Waited { seconds: 0, what: "every block read to be on disk" })
 }
 
 impl Scene {
@@ -156,12 +173,9 @@ impl Scene {
             order: Order::Random(seed),
             span: Span::PassAtMost(READ_FOR),
         })?;
-        self.requests += bench.lab.stats()?.requests as f64;
-        if chunk_bytes == 4 * MIB {
-            let share = |label| daemon.metric("tenderfs_read_bytes_total", label);
-            let (memory, all) = (share("tier=\"memory\"")?, share("")?);
-            self.memory_share.push(memory / all.max(1.0) * 100.0);
-        }
+        self.requests += figure(bench.lab.stats()?.requests);
+        let from_disk = daemon.metric("tenderfs_cache_disk_read_bytes_total", "")?;
+        self.from_disk.push(from_disk / figure(took.bytes.max(1)));
         daemon.stop();
         Ok((took.gb_per_s(), took.operations_per_s()))
     }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use rand::seq::SliceRandom;
 
 use super::data::Source;
 use super::error::CompareError;
-use super::reads::{Took, compare};
+use super::reads::{Start, Took, compare};
 
 /// Room for the largest file.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -30,12 +29,11 @@ pub(super) fn read_whole(
 ) -> Result<Took, CompareError> {
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.shuffle(&mut StdRng::seed_from_u64(seed));
-    let (next, barrier) = (AtomicUsize::new(0), Barrier::new(workers));
+    let (next, start) = (AtomicUsize::new(0), Start::new(workers));
     let work = || {
         let mut buffer = vec![1_u8; BUFFER_BYTES];
         let mut last = None;
-        barrier.wait();
-        let started = Instant::now();
+        let started = start.wait();
         let mut took = Took::default();
         loop {
             let turn = next.fetch_add(1, Ordering::Relaxed);

@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tenderfs_byterange::ByteRange;
@@ -16,7 +15,7 @@ use tenderfs_s3client::{
 use super::data::{BUCKET, Object, Set};
 use super::error::CompareError;
 use super::lab::{KEYS, LabProcess};
-use super::reads::Took;
+use super::reads::{Start, Took};
 
 /// Bytes of one GET, as the daemon's.
 const RANGE_BYTES: u64 = 16 << 20;
@@ -28,13 +27,14 @@ pub(super) fn fetch(
     parallel: usize,
 ) -> Result<Took, CompareError> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(parallel);
-    let barrier = Barrier::new(threads);
+    let start = Start::new(threads);
     let work = |number: usize| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        barrier.wait();
+        let started = start.wait();
         let mine: Vec<&Object> = objects.iter().skip(number).step_by(threads).collect();
         let runtime = runtime.map_err(|error| failed(&error))?;
-        runtime.block_on(fetch_all(lab, set, &mine, parallel / threads))
+        let took = runtime.block_on(fetch_all(lab, (set, &mine), parallel / threads))?;
+        Ok(Took { elapsed: started.elapsed(), ..took })
     };
     thread::scope(|scope| {
         let work = &work;
@@ -49,8 +49,7 @@ pub(super) fn fetch(
 
 async fn fetch_all(
     lab: &LabProcess,
-    set: Set,
-    objects: &[&Object],
+    (set, objects): (Set, &[&Object]),
     parallel: usize,
 ) -> Result<Took, CompareError> {
     let client = client(lab).await?;
@@ -63,7 +62,6 @@ async fn fetch_all(
             starts.filter_map(range).map(|range| (*object, range))
         })
         .collect();
-    let started = Instant::now();
     let next = Rc::new(std::cell::Cell::new(0));
     let stream = || async {
         let mut took = Took::default();
@@ -74,9 +72,7 @@ async fn fetch_all(
         Ok::<_, CompareError>(took)
     };
     let streams = try_join_all((0..parallel.max(1)).map(|_| stream())).await?;
-    let mut took = streams.into_iter().fold(Took::default(), Took::merge);
-    took.elapsed = started.elapsed();
-    Ok(took)
+    Ok(streams.into_iter().fold(Took::default(), Took::merge))
 }
 
 async fn fetch_range(

@@ -34,8 +34,6 @@ pub(super) struct Stats {
     pub(super) gets: u64,
     /// Bytes of bodies sent.
     pub(super) body_bytes: u64,
-    /// Requests that have not ended.
-    pub(super) under_way: u64,
 }
 
 /// The running lab.

@@ -9,7 +9,7 @@ use super::data::{Object, Set, Source, len_bytes};
 use super::error::CompareError;
 use super::null::NullServer;
 use super::reads::{self, Order, Reading, Span, Took, read};
-use super::rounds::Series;
+use super::rounds::{Series, figure};
 use crate::load::Caching;
 
 /// Objects of the set that are read: with frames for all of them to spare.
@@ -32,7 +32,7 @@ struct Scene {
 
 /// Measures the suite.
 pub(super) fn run(bench: &mut Bench) -> Result<(), CompareError> {
-    if ["memory.direct", "memory.buffered", "memory.requests"]
+    if ["memory.direct", "memory.buffered", "memory.requests", "memory.null"]
         .iter()
         .any(|prefix| bench.wants_some(prefix))
     {
@@ -51,19 +51,19 @@ fn hits(bench: &mut Bench) -> Result<(), CompareError> {
     bench.lab.clear_ledger()?;
     for (name, readers) in [("memory.direct.1", 1), ("memory.direct.32", 32)] {
         let span = Span::Repeat(bench.hits_for());
-        let figure = move |sources: &[Source]| direct(sources, readers, span);
+        let measure = move |sources: &[Source]| direct(sources, readers, span);
         bench.compare(
             name,
             &mut scene,
             |_, scene| {
                 let cpu = scene.daemon.cpu();
-                let took = figure(&scene.mounted)?;
+                let took = measure(&scene.mounted)?;
                 scene.cpu[0].push(cpu_s_per_gb(scene.daemon.cpu().saturating_sub(cpu), took));
                 Ok(took.gb_per_s())
             },
             |_, scene| {
                 let cpu = scene.null.cpu();
-                let took = figure(&scene.nulls)?;
+                let took = measure(&scene.nulls)?;
                 scene.cpu[1].push(cpu_s_per_gb(scene.null.cpu().saturating_sub(cpu), took));
                 Ok(took.gb_per_s())
             },
@@ -87,9 +87,32 @@ fn hits(bench: &mut Bench) -> Result<(), CompareError> {
             },
         )?;
     }
+    from_memory(bench, &mut scene, &objects)?;
     let requests = bench.lab.stats()?.requests;
-    bench.record("memory.requests", requests as f64, 0.0);
+    bench.record("memory.requests", figure(requests), 0.0);
     reads::verify(&scene.mounted)
+}
+
+/// The null server with as much memory as is read, beside itself: what is lost because memory is not the processor's
+/// cache, which no server of data can avoid.
+fn from_memory(
+    bench: &mut Bench,
+    scene: &mut Scene,
+    objects: &[Object],
+) -> Result<(), CompareError> {
+    if !bench.wants_some("memory.null-from-memory") {
+        return Ok(());
+    }
+    let server = NullServer::start(bench.folder(), objects, ("null-memory", len_bytes(objects)))?;
+    let sources = server.sources(objects);
+    let rows = [("memory.null-from-memory.1", 1), ("memory.null-from-memory.32", 32)];
+    for (name, readers) in rows {
+        let span = Span::Repeat(bench.hits_for());
+        let measure =
+            move |sources: &[Source]| direct(sources, readers, span).map(|took| took.gb_per_s());
+        bench.compare(name, scene, |_, _| measure(&sources), |_, scene| measure(&scene.nulls))?;
+    }
+    Ok(())
 }
 
 /// A daemon that has everything in memory, and a null server with files of the same sizes.
@@ -103,7 +126,7 @@ fn prepare(bench: &Bench, objects: &[Object]) -> Result<Scene, CompareError> {
     let daemon = bench.ground.start(&bench.lab, &setup)?;
     let mounted = bench.mounted(objects);
     reads::verify(&mounted)?;
-    let null = NullServer::start(bench.folder(), objects)?;
+    let null = NullServer::start(bench.folder(), objects, ("null", MIB))?;
     let nulls = null.sources(objects);
     Ok(Scene { daemon, null, mounted, nulls, cpu: Default::default() })
 }
@@ -149,11 +172,11 @@ fn resident(bench: &mut Bench) -> Result<(), CompareError> {
     once()?;
     once()?;
     let held = daemon.resident_bytes_max()?;
-    bench.record("memory.rss.32", held as f64 / MIB as f64, TIGHT_MIB as f64);
+    bench.record("memory.rss.32", figure(held / MIB), figure(TIGHT_MIB));
     reads::verify(&mounted)
 }
 
 /// Processor time by the gigabyte.
 pub(super) fn cpu_s_per_gb(cpu: Duration, took: Took) -> f64 {
-    cpu.as_secs_f64() / (took.bytes.max(1) as f64 / 1e9)
+    cpu.as_secs_f64() / (figure(took.bytes.max(1)) / 1e9)
 }

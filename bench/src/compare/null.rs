@@ -20,16 +20,20 @@ pub(super) struct NullServer {
 }
 
 impl NullServer {
-    /// Mounts files as large as `objects` on `folder/null`.
-    pub(super) fn start(folder: &Path, objects: &[Object]) -> Result<NullServer, CompareError> {
-        let mountpoint = folder.join("null");
+    /// Mounts files as large as `objects` on `folder/NAME`, all read from one buffer of so many bytes.
+    pub(super) fn start(
+        folder: &Path,
+        objects: &[Object],
+        (name, buffer_bytes): (&'static str, u64),
+    ) -> Result<NullServer, CompareError> {
+        let mountpoint = folder.join(name);
         fs::create_dir_all(&mountpoint).map_err(CompareError::file(&mountpoint))?;
         let mut command = own("null-server")?;
-        command.arg(&mountpoint);
+        command.arg(&mountpoint).args(["--buffer", &buffer_bytes.to_string()]);
         for object in objects {
             command.args(["--file", &object.content.len_bytes().to_string()]);
         }
-        let child = Child::start("null-server", &mut command, folder)?;
+        let child = Child::start(name, &mut command, folder)?;
         let mut server = NullServer { child, mountpoint };
         let mut line = String::new();
         if let Some(output) = server.child.output() {

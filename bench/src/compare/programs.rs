@@ -80,12 +80,20 @@ pub(super) fn curl(
         fs::write(&config, text).map_err(CompareError::file(&config))?;
         let mut command = Command::new("curl");
         command
-            .args(["--silent", "--fail", "--parallel", "--parallel-immediate", "--parallel-max"])
+            .args([
+                "--silent",
+                "--no-progress-meter",
+                "--fail",
+                "--parallel",
+                "--parallel-immediate",
+                "--parallel-max",
+            ])
             .arg((parallel / processes).max(1).to_string())
             .args(["--write-out", "%{size_download}\\n", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         commands.push(command);
     }
     let started = Instant::now();
@@ -94,7 +102,7 @@ pub(super) fn curl(
     let mut took = Took::default();
     for child in children {
         let output = child.wait_with_output().map_err(not_started("curl"))?;
-        let text = checked("curl", output)?;
+        let text = checked("curl", &output)?;
         let sizes = text.lines().filter_map(|line| line.parse::<u64>().ok());
         sizes.for_each(|bytes| {
             took.bytes += bytes;
@@ -123,11 +131,11 @@ fn run(program: &'static str, command: &mut Command) -> Result<Output, CompareEr
     if output.status.success() { Ok(output) } else { Err(failed(program, &output)) }
 }
 
-fn checked(program: &'static str, output: Output) -> Result<String, CompareError> {
+fn checked(program: &'static str, output: &Output) -> Result<String, CompareError> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(failed(program, &output))
+        Err(failed(program, output))
     }
 }
 

@@ -4,8 +4,8 @@
 //! Invariant: after the clock has stopped each reader compares the last bytes it got with the object's, and
 //! [`verify`] compares all of them. So what is measured is never wrong without being noticed.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -115,12 +115,12 @@ pub(super) fn read(reading: &Reading<'_>) -> Result<Took, CompareError> {
             &steps[bound(reader)..bound(reader + 1)]
         })
         .collect();
-    let barrier = Barrier::new(readers);
+    let start = Start::new(readers);
     let work = |part: &[Step]| {
         let prepared = Reader::new(reading, part);
         // Every reader comes to the barrier, also one that could not open its files.
-        barrier.wait();
-        prepared?.run()
+        let started = start.wait();
+        prepared?.run(started)
     };
     thread::scope(|scope| {
         let threads: Vec<_> = parts.iter().map(|part| scope.spawn(|| work(part))).collect();
@@ -129,6 +129,29 @@ pub(super) fn read(reading: &Reading<'_>) -> Result<Took, CompareError> {
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .try_fold(Took::default(), |all, one| Ok(all.merge(one?)))
     })
+}
+
+/// The common start of several readers.
+///
+/// Each of them takes its time from when the first was let go: with more readers than processors some run only when
+/// others are done, and times of their own would add up to more than there was.
+#[derive(Debug)]
+pub(super) struct Start {
+    barrier: Barrier,
+    at: OnceLock<Instant>,
+}
+
+impl Start {
+    /// For so many readers, each of which must come.
+    pub(super) fn new(readers: usize) -> Start {
+        Start { barrier: Barrier::new(readers), at: OnceLock::new() }
+    }
+
+    /// Waits for the others and returns when all were let go.
+    pub(super) fn wait(&self) -> Instant {
+        self.barrier.wait();
+        *self.at.get_or_init(Instant::now)
+    }
 }
 
 /// The reads of one pass, in order.
@@ -179,8 +202,7 @@ impl<'a> Reader<'a> {
         Ok(Reader { reading, part, files, buffer: Buffer::new(reading.chunk_bytes) })
     }
 
-    fn run(mut self) -> Result<Took, CompareError> {
-        let started = Instant::now();
+    fn run(mut self, started: Instant) -> Result<Took, CompareError> {
         let mut took = Took::default();
         let mut last = None;
         let (limit, repeats) = match self.reading.span {

@@ -133,12 +133,14 @@ impl fmt::Display for Table {
         let verdicts = std::iter::once("reference is").map(str::to_owned);
         let verdicts = verdicts.chain(self.rows.iter().map(remark));
         for (line, remark) in lines.iter().zip(verdicts) {
-            let [name, value, reference, unit, ratio, bar] = line;
-            let [a, b, c, d, e, g] = widths;
-            writeln!(
-                f,
-                "{name:a$}  {value:>b$}  {reference:>c$}  {unit:d$}  {ratio:>e$}  {bar:>g$}  {remark}"
-            )?;
+            // Names and units begin at the left, figures end at the right.
+            for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+                match column {
+                    0 | 3 => write!(f, "{cell:width$}  ")?,
+                    _ => write!(f, "{cell:>width$}  ")?,
+                }
+            }
+            writeln!(f, "{remark}")?;
         }
         self.summary(f)
     }

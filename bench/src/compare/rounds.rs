@@ -1,5 +1,11 @@
 //! Rounds in which a figure and its reference take turns, so that both see the same machine.
 
+/// A count as a figure.
+#[expect(clippy::cast_precision_loss, reason = "printed figures have fewer digits than a double")]
+pub(super) fn figure(count: u64) -> f64 {
+    count as f64
+}
+
 /// The figures of all rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Series(Vec<f64>);
@@ -20,6 +26,11 @@ impl Series {
             (1, Some(figure)) => *figure,
             (_, Some(figure)) => f64::midpoint(sorted[middle - 1], *figure),
         }
+    }
+
+    /// The median, and none of the figures any more.
+    pub(super) fn take_median(&mut self) -> f64 {
+        std::mem::take(self).median()
     }
 
     /// Difference of the largest and the smallest over the median; 0 of none.

@@ -11,6 +11,7 @@ use super::error::CompareError;
 use super::files;
 use super::programs;
 use super::reads;
+use super::rounds::figure;
 use crate::compare::lab::Stats;
 
 /// Files open at once.
@@ -90,7 +91,7 @@ fn cached(bench: &mut Bench, scene: &mut Scene, daemon: &Daemon) -> Result<(), C
         },
     )?;
     if read_files > 0 {
-        let round_trips = (asked()? - before) / read_files as f64;
+        let round_trips = (asked()? - before) / figure(read_files);
         bench.record_alone("small.round-trips", round_trips);
     }
     reads::verify(&scene.mounted)
@@ -135,7 +136,7 @@ fn dropped(
     )?;
     if !scene.asked.is_empty() {
         let requests: u64 = scene.asked.iter().map(|stats| stats.requests).sum();
-        bench.record("small.dropped.requests", requests as f64, 0.0);
+        bench.record("small.dropped.requests", figure(requests), 0.0);
     }
     Ok(())
 }
@@ -170,12 +171,12 @@ fn cold(bench: &mut Bench, scene: &mut Scene) -> Result<(), CompareError> {
             Ok(took.operations_per_s())
         },
     )?;
-    let (rounds, files) = (scene.asked.len() as f64, scene.objects.len() as f64);
-    if rounds > 0.0 {
+    let (rounds, files) = (scene.asked.len() as u64, scene.objects.len() as u64);
+    if rounds > 0 {
         let gets: u64 = scene.asked.iter().map(|stats| stats.gets).sum();
         let requests: u64 = scene.asked.iter().map(|stats| stats.requests).sum();
-        bench.record(rows[1], gets as f64 / rounds / files, 1.0);
-        bench.record(rows[2], (requests - gets) as f64, 0.0);
+        bench.record(rows[1], figure(gets) / figure(rounds * files), 1.0);
+        bench.record(rows[2], figure(requests - gets), 0.0);
     }
     Ok(())
 }

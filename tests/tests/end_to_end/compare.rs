@@ -62,11 +62,8 @@ fn compare_measures_every_row_of_its_suite_and_leaves_nothing() {
 fn compare_that_is_interrupted_leaves_nothing() {
     let Some(stage) = Stage::new() else { return };
     fs::create_dir(dir(&stage)).unwrap();
-    let mut child = compare(&stage, "99")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        compare(&stage, "99").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually(LIMIT, "the mount", || mounts_below(&dir(&stage)).then_some(()));
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
