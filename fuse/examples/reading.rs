@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 use tenderfs_fuse::{
     Access, Attr, Channel, Entry, Fh, Ino, MountOptions, Op, OpenFlags, ReadDirPlus, Received,
-    Reply, Request, Session, Unmount, Wish, unmount,
+    Reply, Request, Session, TransportKind, Unmount, Wish, unmount,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -61,6 +61,7 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
             max_background: 64,
             congestion_threshold: 48,
             readdirplus: ReadDirPlus::Auto,
+            transport: if mode == "ring" { TransportKind::Ring } else { TransportKind::Device },
         })
         .unwrap();
     session.set_read_ahead(1 << 20).unwrap();
@@ -71,7 +72,7 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
             thread::spawn(move || {
                 tokio_uring::start(async move {
                     match mode.as_str() {
-                        "channel" => by_channel(device.open(&negotiated).unwrap()).await,
+                        "channel" | "ring" => by_channel(device.open(&negotiated).unwrap()).await,
                         "epoll" => by_epoll(device.as_fd().try_clone_to_owned().unwrap()).await,
                         _ => by_uring(device.as_fd().try_clone_to_owned().unwrap()).await,
                     }

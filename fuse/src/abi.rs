@@ -32,6 +32,10 @@ pub(crate) const OPCODE_TMPFILE: u32 = 51;
 /// Bit of INIT that `FsOptions` does not name, `FUSE_DIRECT_IO_ALLOW_MMAP`: `MAP_SHARED` works on files opened with `FOPEN_DIRECT_IO`.
 pub(crate) const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 
+/// Bit of INIT that `FsOptions` does not name, `FUSE_OVER_IO_URING`: requests come in entries of
+/// rings once every queue has some.
+pub(crate) const OVER_IO_URING: u64 = 1 << 41;
+
 /// Copies a `T` from the front of `bytes`; `None` if there are too few.
 pub(crate) fn read_front<T: ByteValued + Default>(bytes: &[u8]) -> Option<(T, &[u8])> {
     let (front, rest) = bytes.split_at_checked(size_of::<T>())?;

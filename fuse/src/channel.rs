@@ -8,15 +8,18 @@
 
 mod device;
 mod readiness;
+mod ring;
 
 use crate::counters::Counters;
 use crate::errno::Errno;
 use crate::error::Error;
-use crate::init::Negotiated;
-use crate::reply::Reply;
+use crate::init::{Negotiated, TransportKind};
+use crate::reply::{Head, Payload, Reply};
 use crate::request::{Ino, Request, Unique};
 use device::{DeviceTransport, Outcome, Written};
 use readiness::Waking;
+pub use ring::{RING_RESIDENT_BYTES, RingObstacle, ring_obstacle};
+use ring::{RingTransport, Share};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +35,8 @@ pub struct Device {
     pub(crate) session: Arc<OwnedFd>,
     pub(crate) owner: Option<u32>,
     pub(crate) counters: Arc<Counters>,
+    /// Its number among those that the session has handed out.
+    pub(crate) index: usize,
     /// How many devices the session has handed out.
     pub(crate) siblings: Arc<AtomicUsize>,
 }
@@ -50,10 +55,11 @@ struct Inner {
     counters: Arc<Counters>,
 }
 
-/// How requests and replies travel. A ring (FUSE over io_uring) would be the second variant.
+/// How requests and replies travel.
 #[derive(Debug)]
 enum Transport {
     Device(DeviceTransport),
+    Ring(Box<RingTransport>),
 }
 
 /// What came out of a [`Channel`].
@@ -77,12 +83,24 @@ pub enum Sent {
 }
 
 impl Device {
-    /// Ties the descriptor to the runtime of this thread.
+    /// Ties the descriptor to the runtime of this thread. If rings were agreed on and this core
+    /// gets none, all cores serve by their descriptors.
     pub fn open(self, negotiated: &Negotiated) -> io::Result<Channel> {
-        let waking = Waking::among(self.siblings.load(Ordering::Relaxed));
-        let transport = DeviceTransport::new(self.fd, negotiated.request_buffer_bytes(), waking)?;
+        let siblings = self.siblings.load(Ordering::Relaxed);
+        let entries = match negotiated.transport() {
+            TransportKind::Device => None,
+            TransportKind::Ring => {
+                ring::entries(&self.fd, Share { index: self.index, siblings }, negotiated)?
+            }
+        };
+        let waking = Waking::among(siblings);
+        let device = DeviceTransport::new(self.fd, negotiated.request_buffer_bytes(), waking)?;
+        let transport = match entries {
+            None => Transport::Device(device),
+            Some(entries) => Transport::Ring(Box::new(RingTransport::new(entries, device)?)),
+        };
         Ok(Channel(Rc::new(Inner {
-            transport: Transport::Device(transport),
+            transport,
             session: self.session,
             owner: self.owner,
             counters: self.counters,
@@ -99,17 +117,17 @@ impl AsFd for Device {
 
 impl Channel {
     /// The next request. What makes no sense, or comes from a user without access, is answered
-    /// here, counted, and not returned.
+    /// here, counted, and not returned. Unmounted it is once the kernel has let go of all memory.
     ///
     /// Lets the other tasks of the thread run once before it reads, so that a request that can be
     /// answered at once is answered before the next one is looked for. A channel that is not
     /// received from any more must be dropped: it may have been chosen to be woken.
     pub async fn receive(&self) -> Result<Received, Error> {
-        let Inner { transport: Transport::Device(device), counters, .. } = &*self.0;
+        let Inner { transport, counters, .. } = &*self.0;
         let_others_run().await;
         let mut woken = false;
         loop {
-            match device.read(Request::decode) {
+            match transport.read(Request::decode) {
                 Outcome::Read(Ok(request)) => {
                     counters.group(request.op.group()).requests.inc();
                     if self.may(&request) {
@@ -128,7 +146,7 @@ impl Channel {
                     if std::mem::replace(&mut woken, true) {
                         counters.empty_wakeups.inc();
                     }
-                    device.readable().await.map_err(|source| Error::Receive { source })?;
+                    transport.readable().await.map_err(|source| Error::Receive { source })?;
                 }
                 Outcome::Unmounted => return Ok(Received::Unmounted),
                 Outcome::Failed(source) => return Err(Error::Receive { source }),
@@ -136,10 +154,11 @@ impl Channel {
         }
     }
 
-    /// Answers the request `unique`, which must have come out of this channel. Data is copied by
-    /// the kernel before this returns.
+    /// Answers the request `unique`, which must have come out of this channel. Data is copied
+    /// before this returns. By a ring the answer itself may leave with the next
+    /// [`Channel::receive`], and so counts as delivered.
     pub fn send(&self, unique: Unique, reply: &Reply<'_>) -> Result<Sent, Error> {
-        let Inner { transport: Transport::Device(device), counters, .. } = &*self.0;
+        let Inner { transport, counters, .. } = &*self.0;
         let (head, payload) = reply.encode(unique);
         match reply {
             Reply::Error(_) => counters.errors.inc(),
@@ -148,7 +167,7 @@ impl Channel {
             }
             _ => {}
         }
-        match device.write(&head, payload) {
+        match transport.write(unique, &head, payload) {
             Written::Done => Ok(Sent::Delivered),
             Written::Gone => {
                 counters.gone.inc();
@@ -180,6 +199,14 @@ impl Channel {
         self.notify(message).await
     }
 
+    /// How requests come out of this channel.
+    pub fn transport(&self) -> TransportKind {
+        match self.0.transport {
+            Transport::Device(_) => TransportKind::Device,
+            Transport::Ring(_) => TransportKind::Ring,
+        }
+    }
+
     /// Counts of the mount.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
@@ -199,6 +226,29 @@ impl Channel {
     fn may(&self, request: &Request) -> bool {
         let uid = request.caller.uid;
         self.0.owner.is_none_or(|owner| uid == owner || uid == 0) || request.op.is_beyond_access()
+    }
+}
+
+impl Transport {
+    fn read<T>(&self, decode: impl Fn(&[u8]) -> T) -> Outcome<T> {
+        match self {
+            Self::Device(device) => device.read(decode),
+            Self::Ring(ring) => ring.read(decode),
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Device(device) => device.readable().await,
+            Self::Ring(ring) => ring.readable().await,
+        }
+    }
+
+    fn write(&self, unique: Unique, head: &Head, payload: Payload<'_>) -> Written {
+        match self {
+            Self::Device(device) => device.write(head, payload),
+            Self::Ring(ring) => ring.write(unique, head, payload),
+        }
     }
 }
 

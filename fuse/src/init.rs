@@ -4,7 +4,7 @@
 
 use crate::abi::{
     self, ByteValued, DIRECT_IO_ALLOW_MMAP, FsOptions, InHeader, InitIn, InitIn2, InitOut, MAJOR,
-    MINOR_MAX, MINOR_MIN, Opcode, READ_BUFFER_BYTES_MIN, read_front,
+    MINOR_MAX, MINOR_MIN, OVER_IO_URING, Opcode, READ_BUFFER_BYTES_MIN, read_front,
 };
 use std::fmt;
 
@@ -33,6 +33,17 @@ pub struct Wish {
     pub congestion_threshold: u16,
     /// When directories are listed with attributes.
     pub readdirplus: ReadDirPlus,
+    /// How requests shall travel.
+    pub transport: TransportKind,
+}
+
+/// How requests travel from the kernel and answers back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportKind {
+    /// By reads and writes of /dev/fuse.
+    Device,
+    /// In entries of rings (FUSE over io_uring), where the kernel offers that.
+    Ring,
 }
 
 /// When directories are listed with attributes.
@@ -91,7 +102,7 @@ pub(crate) enum Decision {
 /// POSIX and BSD locks stay with the kernel, data is dropped only on notice (an inode never changes
 /// its bytes), nothing is written back, links are not cached. `ASYNC_DIO` would read the requests of
 /// one direct read side by side, but who waits for them cannot be interrupted, not even killed.
-const FEATURES: [(u64, &str); 8] = [
+const FEATURES: [(u64, &str); 9] = [
     (FsOptions::ASYNC_READ.bits(), "async_read"),
     (FsOptions::DO_READDIRPLUS.bits(), "readdirplus"),
     (FsOptions::READDIRPLUS_AUTO.bits(), "readdirplus_auto"),
@@ -100,6 +111,7 @@ const FEATURES: [(u64, &str); 8] = [
     (FsOptions::EXPLICIT_INVAL_DATA.bits(), "explicit_inval_data"),
     (FsOptions::INIT_EXT.bits(), "init_ext"),
     (DIRECT_IO_ALLOW_MMAP, "direct_io_allow_mmap"),
+    (OVER_IO_URING, "over_io_uring"),
 ];
 
 /// What is agreed when the kernel makes `offer` and we have `wish`.
@@ -116,6 +128,9 @@ pub(crate) fn negotiate(offer: &Offer, wish: &Wish) -> Decision {
         ReadDirPlus::Off => {
             wanted &= !(FsOptions::DO_READDIRPLUS | FsOptions::READDIRPLUS_AUTO).bits();
         }
+    }
+    if wish.transport == TransportKind::Device {
+        wanted &= !OVER_IO_URING;
     }
     let mut features = offer.features & wanted;
     if features & FsOptions::INIT_EXT.bits() == 0 {
@@ -143,6 +158,17 @@ impl Negotiated {
     /// Names of the features agreed, in the order of their bits.
     pub fn features(&self) -> impl Iterator<Item = &'static str> + '_ {
         FEATURES.iter().filter(|(bit, _)| self.features & bit != 0).map(|(_, name)| *name)
+    }
+
+    /// How requests will travel, unless a core finds no memory for its ring.
+    pub fn transport(&self) -> TransportKind {
+        if self.features & OVER_IO_URING == 0 { TransportKind::Device } else { TransportKind::Ring }
+    }
+
+    /// How large the kernel wants the payload of an entry of a ring.
+    pub(crate) fn ring_payload_bytes(&self) -> usize {
+        let bytes = self.request_bytes_max.max(self.write_bytes_max);
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(READ_BUFFER_BYTES_MIN)
     }
 
     /// How large a buffer must be to hold any request.
@@ -225,6 +251,7 @@ mod tests {
             max_background: 64,
             congestion_threshold: 48,
             readdirplus: ReadDirPlus::Auto,
+            transport: TransportKind::Ring,
         }
     }
 
@@ -247,7 +274,7 @@ mod tests {
         assert_eq!((out.major, out.minor, out.time_gran), (7, MINOR_MAX, 1));
         assert_eq!((out.max_background, out.congestion_threshold), (64, 48));
         assert_eq!((out.max_pages, out.max_readahead), (256, 1 << 20));
-        assert_eq!(out.flags2, 1 << (36 - 32));
+        assert_eq!(out.flags2, 1 << (36 - 32) | 1 << (41 - 32));
         for (bit, name) in [
             (FsOptions::POSIX_LOCKS, "locks stay with the kernel"),
             (FsOptions::FLOCK_LOCKS, "locks stay with the kernel"),
@@ -306,6 +333,23 @@ mod tests {
         let out = accept(&Offer { features, ..offer() }, &wish()).init_out();
         assert_eq!(out.flags2, 0);
         assert_eq!(out.flags & (1 << 30), 0);
+    }
+
+    #[test]
+    fn rings_are_agreed_on_if_both_sides_want_them() {
+        for (offered, wished, agreed) in [
+            (ALL, TransportKind::Ring, TransportKind::Ring),
+            (ALL, TransportKind::Device, TransportKind::Device),
+            (ALL & !OVER_IO_URING, TransportKind::Ring, TransportKind::Device),
+            (ALL & !FsOptions::INIT_EXT.bits(), TransportKind::Ring, TransportKind::Device),
+        ] {
+            let offer = Offer { features: offered, ..offer() };
+            let negotiated = accept(&offer, &Wish { transport: wished, ..wish() });
+            assert_eq!(negotiated.transport(), agreed, "{offered:x} {wished:?}");
+            assert_eq!(negotiated.ring_payload_bytes(), 1 << 20);
+        }
+        let wish = Wish { request_bytes_max: 4096, ..wish() };
+        assert_eq!(accept(&offer(), &wish).ring_payload_bytes(), 8192);
     }
 
     #[test]

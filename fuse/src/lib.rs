@@ -22,11 +22,13 @@ mod reply;
 mod request;
 mod session;
 
-pub use channel::{Channel, Device, Received, Sent};
+pub use channel::{
+    Channel, Device, RING_RESIDENT_BYTES, Received, RingObstacle, Sent, ring_obstacle,
+};
 pub use counters::{Counters, GroupCounters};
 pub use errno::Errno;
 pub use error::Error;
-pub use init::{Negotiated, ReadDirPlus, Wish};
+pub use init::{Negotiated, ReadDirPlus, TransportKind, Wish};
 pub use mount::{Access, MountOptions, SUBTYPE};
 pub use mountpoint::{MountpointState, Unmount, mountpoint_state, unmount};
 pub use reply::{Attr, DirectoryBuffer, DirectoryEntry, Entry, FileKind, OpenFlags, Reply, StatFs};

@@ -4,11 +4,11 @@
 //! process that holds a descriptor can go on. The mount dies with the last descriptor.
 
 use crate::abi::{ByteValued, OutHeader};
-use crate::channel::Device;
+use crate::channel::{Device, ring_obstacle};
 use crate::counters::Counters;
 use crate::errno::Errno;
 use crate::error::Error;
-use crate::init::{self, Decision, Negotiated, Offer, Wish, init_out_bytes};
+use crate::init::{self, Decision, Negotiated, Offer, TransportKind, Wish, init_out_bytes};
 use crate::mount::{self, MountOptions};
 use crate::mountinfo::DeviceNumber;
 use crate::mountpoint::{self, Unmount};
@@ -66,7 +66,16 @@ impl Session {
 
     /// Reads the kernel's INIT and answers it. Blocks, but not for long: the kernel sends INIT
     /// while it mounts. To be called once, before [`Session::device`].
+    ///
+    /// Rings that are wished for are agreed on if the kernel offers them and this process can have
+    /// them; [`crate::ring_obstacle`] says why not.
     pub fn negotiate(&mut self, wish: &Wish) -> Result<Negotiated, Error> {
+        let wish = &match wish.transport {
+            TransportKind::Ring if ring_obstacle().is_some() => {
+                Wish { transport: TransportKind::Device, ..wish.clone() }
+            }
+            _ => wish.clone(),
+        };
         for _ in 0..INIT_ROUNDS_MAX {
             let (unique, offer) = self.read_offer()?;
             match init::negotiate(&offer, wish) {
@@ -113,9 +122,10 @@ impl Session {
             Ok(clone) => clone,
             Err(_) => self.fd.try_clone().map_err(|source| Error::DeviceRefused { source })?,
         };
-        self.devices.fetch_add(1, Ordering::Relaxed);
+        let index = self.devices.fetch_add(1, Ordering::Relaxed);
         Ok(Device {
             fd,
+            index,
             session: Arc::clone(&self.fd),
             owner: self.owner,
             counters: Arc::clone(&self.counters),

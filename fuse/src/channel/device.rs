@@ -70,6 +70,12 @@ impl DeviceTransport {
         self.fd.wait().await
     }
 
+    /// Whether a read may give something. If so, reads are to go on until one gives
+    /// [`Outcome::Nothing`].
+    pub(super) fn is_readable(&self) -> io::Result<bool> {
+        self.fd.poll()
+    }
+
     /// Writes a reply.
     pub(super) fn write(&self, head: &Head, payload: Payload<'_>) -> Written {
         let head = IoSlice::new(head.bytes());

@@ -13,11 +13,13 @@ use io_uring::{IoUring, opcode, types};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// The end of a mount is told by EPOLLERR alone, which READABLE does not include.
-const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
+pub(super) const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// Entries of the ring: the poll, and one that never comes.
 const RING_ENTRIES: u32 = 2;
@@ -82,6 +84,14 @@ impl Readiness {
                 registered.ready(INTEREST).await?.clear_ready();
                 Ok(())
             }
+        }
+    }
+
+    /// Whether a read may give something, as [`Readiness::wait`] but without waiting.
+    pub(super) fn poll(&self) -> io::Result<bool> {
+        match pin!(self.wait()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome.map(|()| true),
+            Poll::Pending => Ok(false),
         }
     }
 }
@@ -153,7 +163,7 @@ impl std::fmt::Debug for Ring {
 }
 
 /// Registers an owner of a descriptor with the runtime of this thread.
-fn register<T: Owner>(owner: T) -> io::Result<AsyncFd<T>> {
+pub(super) fn register<T: Owner>(owner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: an `Owner` keeps its descriptor open and its number the same until it is dropped, and
     // from here on only the `AsyncFd` drops it.
     let registered = unsafe { AsyncFd::register_with_interest(owner, INTEREST) };
@@ -161,7 +171,7 @@ fn register<T: Owner>(owner: T) -> io::Result<AsyncFd<T>> {
 }
 
 /// Types that own one descriptor for the whole of their life.
-trait Owner: AsRawFd {}
+pub(super) trait Owner: AsRawFd {}
 impl Owner for OwnedFd {}
 impl Owner for Ring {}
 

@@ -6,6 +6,12 @@
     reason = "a test says what it skips, and what fails in its helpers fails the test"
 )]
 
+use tenderfs_fuse::TransportKind;
+
+/// How the mounts of these tests are served. The same tests by rings are in
+/// `tests/mounted_by_ring.rs`.
+const TRANSPORT: TransportKind = TransportKind::Device;
+
 mod memfs;
 
 mod lifecycle;

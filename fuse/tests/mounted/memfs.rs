@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tenderfs_fuse::{
     Access, Attr, Channel, Counters, Device, DirectoryBuffer, DirectoryEntry, Entry, Errno, Fh,
     FileKind, Ino, Listing, MountOptions, Negotiated, Op, OpenFlags, ReadDirPlus, Received, Reply,
-    Request, Sent, Session, StatFs, Unique, Unmount, Wish, unmount,
+    Request, Sent, Session, StatFs, TransportKind, Unique, Unmount, Wish, ring_obstacle, unmount,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -97,6 +97,12 @@ pub(crate) fn can_mount() -> bool {
         println!("skipped: mounting needs root and /dev/fuse");
         return false;
     }
+    if crate::TRANSPORT == TransportKind::Ring
+        && let Some(obstacle) = ring_obstacle()
+    {
+        println!("skipped: {obstacle}");
+        return false;
+    }
     true
 }
 
@@ -107,6 +113,7 @@ pub(crate) fn wish() -> Wish {
         max_background: 64,
         congestion_threshold: 48,
         readdirplus: ReadDirPlus::Auto,
+        transport: crate::TRANSPORT,
     }
 }
 
