@@ -30,7 +30,7 @@ pub use overrides::Overrides;
 pub use settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
     LogSettings, MemorySettings, MountSettings, ReadAheadSettings, Reload, S3Settings, Settings,
-    Verify, WarmSettings,
+    Transport, Verify, WarmSettings,
 };
 pub use source::{Source, SourceError, normalise_prefix};
 pub use units::{format_bytes, parse_bytes, parse_duration, parse_flag, parse_mode};

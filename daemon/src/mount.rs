@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use tenderfs_fuse::{Device, MountpointState, Negotiated, Session, Unmount, mountpoint_state};
+use tenderfs_fuse::{
+    Device, MountpointState, Negotiated, RingObstacle, Session, TransportKind, Unmount,
+    mountpoint_state, ring_obstacle,
+};
 use tenderfs_s3client::{Bucket, Client, Credentials, Error as S3Error};
 use tenderfs_telemetry::{Counter, Histogram};
 use tracing::{debug, info, warn};
 
-use crate::config::{FuseSettings, MountSettings, ReadAheadSettings};
+use crate::config::{FuseSettings, MountSettings, ReadAheadSettings, Transport};
 use crate::cores::CoreHandle;
 use crate::engine::{self, DirectoryAhead, Handles, Interrupts, Window};
 use crate::namespace::Namespace;
@@ -132,6 +135,7 @@ impl Mount {
         let mut session = Session::mount(&wiring::mount_options(settings)).map_err(&fuse_error)?;
         let guard = UnmountUnlessServed(&settings.mountpoint);
         let negotiated = session.negotiate(&wiring::wish(around.fuse)).map_err(&fuse_error)?;
+        say_if_without_rings(around.fuse, &negotiated, settings);
         let kernel_read_ahead_bytes = set_read_ahead(&session, around.fuse, settings);
         let devices = around.cores.iter().map(|_| session.device());
         let devices = devices.collect::<Result<Vec<_>, _>>().map_err(&fuse_error)?;
@@ -178,7 +182,13 @@ impl Mount {
         core.spawn(move |core| {
             Box::pin(async move {
                 match device.open(&mount.negotiated) {
-                    Ok(channel) => engine::serve(core, Arc::clone(&mount), channel).await,
+                    Ok(channel) => {
+                        if let Some(error) = channel.ring_failure() {
+                            let mount = &mount.settings.name;
+                            warn!(mount, %error, "no ring for this core; requests come by /dev/fuse");
+                        }
+                        engine::serve(core, Arc::clone(&mount), channel).await;
+                    }
                     Err(error) => warn!(%error, "cannot serve a clone of /dev/fuse"),
                 }
                 mount.channel_closed();
@@ -349,6 +359,19 @@ fn set_read_ahead(session: &Session, fuse: &FuseSettings, settings: &MountSettin
             0
         }
     }
+}
+
+/// Says what to do if rings were asked for and cannot be had.
+fn say_if_without_rings(fuse: &FuseSettings, negotiated: &Negotiated, settings: &MountSettings) {
+    if fuse.transport == Transport::Device || negotiated.transport() == TransportKind::Ring {
+        return;
+    }
+    let obstacle = ring_obstacle().unwrap_or(RingObstacle::NotAgreed);
+    warn!(
+        mount = settings.name,
+        %obstacle,
+        "fuse.transport = \"ring\" is not to be had; requests come by /dev/fuse"
+    );
 }
 
 /// The credentials of one mount and the bucket they open.

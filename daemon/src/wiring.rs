@@ -3,12 +3,12 @@
 //! The configuration knows none of the crates it configures; this is where their words meet.
 
 use tenderfs_cache::{BLOCK_BYTES, HugePages};
-use tenderfs_fuse::{MountOptions, ReadDirPlus, Wish};
+use tenderfs_fuse::{MountOptions, ReadDirPlus, TransportKind, Wish};
 use tenderfs_s3client::{BucketConfig, CredentialSource, Deadlines, RetryPolicy};
 
 use crate::config::{
     Access, Addressing, FuseSettings, Limits, MountSettings, ReadAheadSettings, S3Settings,
-    Settings, Verify,
+    Settings, Transport, Verify,
 };
 use crate::engine::Window;
 
@@ -74,6 +74,10 @@ pub(crate) fn wish(fuse: &FuseSettings) -> Wish {
         max_background: fuse.max_background,
         congestion_threshold: fuse.congestion_threshold,
         readdirplus: ReadDirPlus::Auto,
+        transport: match fuse.transport {
+            Transport::Device => TransportKind::Device,
+            Transport::Ring => TransportKind::Ring,
+        },
     }
 }
 

@@ -3,8 +3,10 @@
 //!
 //! `cargo run --release -p tenderfs-fuse --example reading -- MODE CORES [SECONDS [PAUSE]]`, with MODE one
 //! of `uring-read` (a READ on the core's ring), `epoll` (readiness by the runtime's epoll, then
-//! read(2)), `channel` (the crate's `Channel`: readiness that wakes one core). With a further argument
-//! each answer is given after that many microseconds of a timer, as if a disk had to be waited for.
+//! read(2)), `channel` (the crate's `Channel`: readiness that wakes one core), `ring` (the crate's
+//! `Channel` by FUSE over io_uring; the figures are in docs/decisions/0005-fuse-over-io-uring.md).
+//! With a further argument each answer is given after that many microseconds of a timer, as if a disk
+//! had to be waited for.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
 
 use fuse_backend_rs::abi::fuse_abi as abi;
@@ -41,7 +43,7 @@ fn main() {
             PAUSE_US.store(pause_us, Ordering::Relaxed);
             serve(mode, args[2].parse().unwrap(), seconds);
         }
-        None => println!("reading uring-read|epoll|channel CORES [SECONDS [PAUSE]]"),
+        None => println!("reading uring-read|epoll|channel|ring CORES [SECONDS [PAUSE]]"),
     }
 }
 
@@ -88,6 +90,11 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
         ("sequential", 1, 4 << 20),
         ("sequential", 8, 4 << 20),
         ("buffered", 1, 1 << 20),
+        ("buffered", 8, 1 << 20),
+        ("stat", 1, 0),
+        ("stat", 8, 0),
+        ("open", 1, 0),
+        ("open", 8, 0),
     ] {
         measure(mode, cores, dir.path(), seconds, (pattern, readers, bytes));
     }
@@ -150,10 +157,46 @@ fn measure(mode: &str, cores: usize, dir: &Path, seconds: u64, load: (&str, usiz
     );
 }
 
+/// Names that are looked up for the first time, or one file opened and closed.
+fn metadata(file: &Path, args: &[String], seconds: u64) {
+    let readers: usize = args[1].parse().unwrap();
+    let start = Instant::now();
+    let threads: Vec<_> = (0..readers)
+        .map(|reader| {
+            let (file, stat) = (file.to_owned(), args[0] == "stat");
+            thread::spawn(move || {
+                let mut latencies = Vec::with_capacity(1 << 20);
+                while start.elapsed() < Duration::from_secs(seconds) {
+                    let name = format!("{}-{reader}-{}", process::id(), latencies.len());
+                    let before = Instant::now();
+                    if stat {
+                        std::fs::metadata(file.with_file_name(name)).unwrap();
+                    } else {
+                        drop(std::fs::File::open(&file).unwrap());
+                    }
+                    latencies.push(before.elapsed());
+                }
+                latencies
+            })
+        })
+        .collect();
+    let latencies = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    report(latencies, start.elapsed());
+}
+
+fn report(mut latencies: Vec<Duration>, elapsed: Duration) {
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[latencies.len() * percent / 100].as_secs_f64() * 1e6;
+    println!("{} {} {} {}", latencies.len(), elapsed.as_secs_f64(), at(50), at(99));
+}
+
 /// The readers, in a process of their own so that the daemon's CPU time is its own.
 fn load(file: &Path, args: &[String], seconds: u64) {
     let readers: usize = args[1].parse().unwrap();
     let bytes: usize = args[2].parse().unwrap();
+    if bytes == 0 {
+        return metadata(file, args, seconds);
+    }
     let direct = args[0] != "buffered";
     let pages = FILE_BYTES / u64::try_from(bytes).unwrap();
     let start = Instant::now();
@@ -186,12 +229,8 @@ fn load(file: &Path, args: &[String], seconds: u64) {
             })
         })
         .collect();
-    let mut latencies: Vec<Duration> =
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-    let elapsed = start.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let at = |percent: usize| latencies[latencies.len() * percent / 100].as_secs_f64() * 1e6;
-    println!("{} {elapsed} {} {}", latencies.len(), at(50), at(99));
+    let latencies = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    report(latencies, start.elapsed());
 }
 
 async fn pause() {

@@ -19,7 +19,7 @@ use crate::request::{Ino, Request, Unique};
 use device::{DeviceTransport, Outcome, Written};
 use readiness::Waking;
 pub use ring::{RING_RESIDENT_BYTES, RingObstacle, ring_obstacle};
-use ring::{RingTransport, Share};
+use ring::{Registration, RingTransport, Share};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,6 +48,7 @@ pub struct Channel(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
+    ring_failure: Option<io::Error>,
     /// For notifications, which may block and so are written by another thread.
     session: Arc<OwnedFd>,
     /// The one user besides root who is served; `None` serves all that the kernel lets in.
@@ -84,23 +85,27 @@ pub enum Sent {
 
 impl Device {
     /// Ties the descriptor to the runtime of this thread. If rings were agreed on and this core
-    /// gets none, all cores serve by their descriptors.
+    /// gets none, all cores serve by their descriptors ([`Channel::ring_failure`]).
     pub fn open(self, negotiated: &Negotiated) -> io::Result<Channel> {
         let siblings = self.siblings.load(Ordering::Relaxed);
-        let entries = match negotiated.transport() {
-            TransportKind::Device => None,
+        let registration = match negotiated.transport() {
+            TransportKind::Device => Registration::NoQueues,
             TransportKind::Ring => {
                 ring::entries(&self.fd, Share { index: self.index, siblings }, negotiated)?
             }
         };
         let waking = Waking::among(siblings);
         let device = DeviceTransport::new(self.fd, negotiated.request_buffer_bytes(), waking)?;
-        let transport = match entries {
-            None => Transport::Device(device),
-            Some(entries) => Transport::Ring(Box::new(RingTransport::new(entries, device)?)),
+        let (transport, ring_failure) = match registration {
+            Registration::NoQueues => (Transport::Device(device), None),
+            Registration::Declined(error) => (Transport::Device(device), Some(error)),
+            Registration::Done(entries) => {
+                (Transport::Ring(Box::new(RingTransport::new(entries, device)?)), None)
+            }
         };
         Ok(Channel(Rc::new(Inner {
             transport,
+            ring_failure,
             session: self.session,
             owner: self.owner,
             counters: self.counters,
@@ -199,12 +204,10 @@ impl Channel {
         self.notify(message).await
     }
 
-    /// How requests come out of this channel.
-    pub fn transport(&self) -> TransportKind {
-        match self.0.transport {
-            Transport::Device(_) => TransportKind::Device,
-            Transport::Ring(_) => TransportKind::Ring,
-        }
+    /// Why this core could not have the ring that was agreed on, so that all cores of the mount
+    /// serve by /dev/fuse.
+    pub fn ring_failure(&self) -> Option<&io::Error> {
+        self.0.ring_failure.as_ref()
     }
 
     /// Counts of the mount.

@@ -28,6 +28,6 @@ pub use admin::{Admin, Answer};
 pub use content::{File, md5_of_file};
 pub use os::map_file;
 pub use process::{Daemon, Outcome, Program, program, run};
-pub use stage::{Stage, is_mounted, is_root, mount_obstacle, skip, unmount_lazily};
+pub use stage::{Stage, is_mounted, is_root, mount_obstacle, ring_obstacle, skip, unmount_lazily};
 pub use store::{External, Store};
 pub use wait::eventually;

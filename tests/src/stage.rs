@@ -51,6 +51,18 @@ impl Stage {
         Self::on(Store::Lab(lab))
     }
 
+    /// As [`Stage::new`], with a daemon that is asked by FUSE over io_uring; `None`, and one line
+    /// that says why, where the kernel does not offer that.
+    pub fn by_ring() -> Option<Self> {
+        if let Some(obstacle) = ring_obstacle() {
+            skip(&obstacle);
+            return None;
+        }
+        let mut stage = Self::new()?;
+        stage.set("fuse.transport", "ring");
+        Some(stage)
+    }
+
     /// The store that the environment names, or a lab if it names none.
     pub fn on_any_store() -> Option<Self> {
         match External::from_environment() {
@@ -71,7 +83,10 @@ impl Stage {
             Store::Lab(_) => String::new(),
             Store::External(_) => format!("stage-{}-{number}/", std::process::id()),
         };
-        let config = first_config(folder.path(), &store, &prefix);
+        let mut config = first_config(folder.path(), &store, &prefix);
+        if let Some(transport) = transport_asked_for() {
+            set(&mut config, "fuse.transport", Value::from(transport));
+        }
         Some(Self { daemon: None, config, store, prefix, number, put: Vec::new().into(), folder })
     }
 
@@ -347,6 +362,22 @@ pub fn skip(reason: &str) {
     if !said.iter().any(|one| one == reason) {
         writeln!(std::io::stderr(), "skipped: {reason}").expect("standard error takes a line");
         said.push(reason.to_owned());
+    }
+}
+
+/// How the daemons of all stages are to be asked, if `TENDERFS_TEST_TRANSPORT` says so.
+#[allow(clippy::disallowed_methods, reason = "how a person chooses the transport of these tests")]
+fn transport_asked_for() -> Option<String> {
+    std::env::var("TENDERFS_TEST_TRANSPORT").ok()
+}
+
+/// Why the kernel offers no FUSE over io_uring, in one sentence; `None` if it does.
+pub fn ring_obstacle() -> Option<String> {
+    const SWITCH: &str = "/sys/module/fuse/parameters/enable_uring";
+    match fs::read_to_string(SWITCH) {
+        Ok(switch) if switch.trim() == "Y" => None,
+        Ok(_) => Some(format!("FUSE over io_uring is off: `echo Y > {SWITCH}` switches it on")),
+        Err(_) => Some("this kernel has no FUSE over io_uring".into()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::machine::Machine;
-use super::settings::{CoreCount, Settings};
+use super::settings::{CoreCount, Settings, Transport};
 use super::units::format_bytes;
 
 const KIB: u64 = 1 << 10;
@@ -56,6 +56,8 @@ pub struct Limits {
     pub catalogue_cache_bytes: usize,
     /// Buffers of S3 connections.
     pub network_bytes: u64,
+    /// Answers on their way in rings of FUSE; 0 without rings.
+    pub ring_bytes: u64,
     /// Code, stacks and what else is there at all times.
     pub process_bytes: u64,
     /// S3 connections of a core to one bucket.
@@ -71,7 +73,8 @@ impl Limits {
     /// for a single one.
     pub fn derive(settings: &Settings, machine: &Machine) -> Result<Self, ConfigError> {
         let limit_bytes = settings.memory.limit_bytes;
-        let fits = |cores: usize| minimum_bytes(cores) <= limit_bytes;
+        let core_ring_bytes = core_ring_bytes(settings);
+        let fits = |cores: usize| minimum_bytes(cores, core_ring_bytes) <= limit_bytes;
         let cores = match settings.daemon.cores {
             CoreCount::Exactly(cores) => cores,
             CoreCount::Auto => (1..=machine.processors.clamp(1, CORES_AUTO_MAX))
@@ -80,7 +83,7 @@ impl Limits {
                 .unwrap_or(1),
         };
         if !fits(cores) {
-            let minimum_bytes = minimum_bytes(cores);
+            let minimum_bytes = minimum_bytes(cores, core_ring_bytes);
             return Err(ConfigError::MemoryTooSmall { limit_bytes, minimum_bytes, cores });
         }
         Ok(Self::divide(settings, cores))
@@ -89,7 +92,7 @@ impl Limits {
     /// Divides the memory among `cores`, for which it is known to suffice.
     fn divide(settings: &Settings, cores: usize) -> Self {
         let limit_bytes = settings.memory.limit_bytes;
-        let parts = Parts::of(limit_bytes, cores);
+        let parts = Parts::of(limit_bytes, cores, core_ring_bytes(settings));
         let block_bytes = tenderfs_cache::BLOCK_BYTES;
         let arena_bytes = (limit_bytes - parts.reserved_bytes()) / block_bytes * block_bytes;
         Self {
@@ -100,6 +103,7 @@ impl Limits {
             namespace_bytes: parts.namespace_bytes,
             catalogue_cache_bytes: usize_of(parts.catalogue_bytes),
             network_bytes: parts.network_bytes,
+            ring_bytes: parts.ring_bytes,
             process_bytes: parts.process_bytes,
             connections_per_core: settings.s3.connections_per_core,
             warm_jobs_running: 8,
@@ -111,7 +115,7 @@ impl Limits {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let arena = u64::try_from(self.arena_bytes).unwrap_or(u64::MAX);
         let catalogue = u64::try_from(self.catalogue_cache_bytes).unwrap_or(u64::MAX);
-        vec![
+        let mut lines = vec![
             ("cores", self.cores.to_string()),
             ("memory limit", format_bytes(self.memory_limit_bytes)),
             ("arena", format_bytes(arena)),
@@ -121,7 +125,11 @@ impl Limits {
             ("network buffers", format_bytes(self.network_bytes)),
             ("process", format_bytes(self.process_bytes)),
             ("connections per core", self.connections_per_core.to_string()),
-        ]
+        ];
+        if self.ring_bytes > 0 {
+            lines.push(("FUSE rings", format_bytes(self.ring_bytes)));
+        }
+        lines
     }
 }
 
@@ -138,16 +146,18 @@ impl fmt::Display for Limits {
 struct Parts {
     process_bytes: u64,
     network_bytes: u64,
+    ring_bytes: u64,
     namespace_bytes: u64,
     catalogue_bytes: u64,
 }
 
 impl Parts {
-    fn of(limit_bytes: u64, cores: usize) -> Self {
+    fn of(limit_bytes: u64, cores: usize, core_ring_bytes: u64) -> Self {
         let cores = u64::try_from(cores).unwrap_or(u64::MAX);
         Self {
             process_bytes: PROCESS_BYTES + THREAD_BYTES.saturating_mul(cores),
             network_bytes: cores.saturating_mul(BUSY_CONNECTIONS_PER_CORE * CONNECTION_BYTES),
+            ring_bytes: cores.saturating_mul(core_ring_bytes),
             namespace_bytes: (limit_bytes / NAMESPACE_SHARE).max(8 * MIB),
             catalogue_bytes: (limit_bytes / CATALOGUE_SHARE).clamp(4 * MIB, 256 * MIB),
         }
@@ -156,18 +166,31 @@ impl Parts {
     fn reserved_bytes(&self) -> u64 {
         self.process_bytes
             .saturating_add(self.network_bytes)
+            .saturating_add(self.ring_bytes)
             .saturating_add(self.namespace_bytes)
             .saturating_add(self.catalogue_bytes)
     }
 }
 
+/// What a core's rings keep, one for each mount.
+fn core_ring_bytes(settings: &Settings) -> u64 {
+    match settings.fuse.transport {
+        Transport::Device => 0,
+        Transport::Ring => {
+            let mounts = u64::try_from(settings.mounts.len()).unwrap_or(u64::MAX);
+            mounts.saturating_mul(tenderfs_fuse::RING_RESIDENT_BYTES as u64)
+        }
+    }
+}
+
 /// The least limit that leaves each of `cores` its frames, in whole MiB.
-fn minimum_bytes(cores: usize) -> u64 {
+fn minimum_bytes(cores: usize, core_ring_bytes: u64) -> u64 {
     let arena = ARENA_PER_CORE_BYTES_MIN.saturating_mul(u64::try_from(cores).unwrap_or(u64::MAX));
     // The shares grow with the limit, so the least limit is found by stepping up to it.
     let mut limit_bytes = arena;
     loop {
-        let needed = Parts::of(limit_bytes, cores).reserved_bytes().saturating_add(arena);
+        let needed =
+            Parts::of(limit_bytes, cores, core_ring_bytes).reserved_bytes().saturating_add(arena);
         if needed <= limit_bytes {
             return limit_bytes;
         }
@@ -213,6 +236,25 @@ mod tests {
             assert!(limits.prefetch_in_flight_bytes <= limits.arena_bytes as u64 / 4);
             assert_eq!(limits.arena_bytes as u64 % tenderfs_cache::BLOCK_BYTES, 0);
         }
+    }
+
+    #[test]
+    fn rings_are_paid_for_by_the_arena() {
+        let with = |transport: &str| {
+            let values = [
+                ("mount.source", "s3://a"),
+                ("mount.mountpoint", "/mnt/a"),
+                ("fuse.transport", transport),
+                ("memory.limit", "1G"),
+                ("daemon.cores", "2"),
+            ];
+            derive(&values).unwrap()
+        };
+        let (device, ring) = (with("device"), with("ring"));
+        assert_eq!((device.ring_bytes, ring.ring_bytes), (0, 32 << 20));
+        assert_eq!(device.arena_bytes - ring.arena_bytes, 32 << 20);
+        assert!(ring.to_string().contains("FUSE rings 32"), "{ring}");
+        assert!(!device.to_string().contains("FUSE rings"), "{device}");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::machine::Machine;
 use super::options::{Kind, find};
 use super::settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, S3Settings, Settings, Verify,
-    WarmSettings,
+    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, S3Settings, Settings, Transport,
+    Verify, WarmSettings,
 };
 use super::source::{Source, normalise_prefix};
 use super::units::{parse_bytes, parse_duration, parse_flag, parse_mode};
@@ -166,7 +166,9 @@ fn fuse(reader: &Reader<'_>) -> Result<FuseSettings, ConfigError> {
     let max_background = reader.count("fuse.max_background")?;
     let threshold =
         reader.at_most("fuse.congestion_threshold", max_background, "fuse.max_background")?;
+    let transports = [("device", Transport::Device), ("ring", Transport::Ring)];
     Ok(FuseSettings {
+        transport: reader.choice("fuse.transport", &transports)?,
         max_background,
         congestion_threshold: threshold,
         read_ahead_bytes: reader.bytes("fuse.read_ahead")?,

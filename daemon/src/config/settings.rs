@@ -142,9 +142,20 @@ pub struct S3Settings {
     pub connections_per_core: usize,
 }
 
+/// How requests come from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// By reads of /dev/fuse.
+    Device,
+    /// By FUSE over io_uring, where the kernel offers it.
+    Ring,
+}
+
 /// `[fuse]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FuseSettings {
+    /// How requests come.
+    pub transport: Transport,
     /// Background requests in flight.
     pub max_background: u16,
     /// From how many the kernel holds back, at most `max_background`.

@@ -49,26 +49,37 @@ pub(super) struct Share {
     pub(super) siblings: usize,
 }
 
-/// Entries for the queues that are this core's, registered with the connection of `fd`; `None` if
-/// none is, or if they cannot be had and the kernel was told to use /dev/fuse for all.
+/// What became of a core's part in the rings that were agreed on.
+pub(super) enum Registration {
+    /// It has entries.
+    Done(Box<Entries>),
+    /// It has no queues: there are more cores than processors.
+    NoQueues,
+    /// It cannot have entries, and so the kernel was told to use /dev/fuse for all requests.
+    Declined(io::Error),
+}
+
+/// Registers entries for the queues that are this core's with the connection of `fd`. An error
+/// leaves the kernel waiting for them.
 pub(super) fn entries(
     fd: &OwnedFd,
     share: Share,
     negotiated: &Negotiated,
-) -> io::Result<Option<Entries>> {
+) -> io::Result<Registration> {
     let registered = possible_processors().and_then(|processors| {
         let queues = queues::of_core(share.index, share.siblings, processors);
         if queues.is_empty() {
-            return Ok(None);
+            return Ok(Registration::NoQueues);
         }
         let plan = Plan {
             queues: &queues,
             payload_bytes: negotiated.ring_payload_bytes(),
             resident_bytes: RING_RESIDENT_BYTES,
         };
-        Entries::register(fd.try_clone()?, &plan).map(Some)
+        let entries = Entries::register(fd.try_clone()?, &plan)?;
+        Ok(Registration::Done(Box::new(entries)))
     });
-    registered.or_else(|_| entries::decline(fd).map(|()| None))
+    registered.or_else(|error| entries::decline(fd).map(|()| Registration::Declined(error)))
 }
 
 fn possible_processors() -> io::Result<usize> {
@@ -93,7 +104,7 @@ pub(super) struct RingTransport {
 
 impl RingTransport {
     /// Serves the requests that come into `entries`, and those that come by `device`.
-    pub(super) fn new(entries: Entries, device: DeviceTransport) -> io::Result<Self> {
+    pub(super) fn new(entries: Box<Entries>, device: DeviceTransport) -> io::Result<Self> {
         let fd = entries.as_raw_fd();
         Ok(Self {
             ring: register(Shared { fd, entries: RefCell::new(entries) })?,
@@ -209,7 +220,7 @@ impl RingTransport {
         }
     }
 
-    fn entries(&self) -> &RefCell<Entries> {
+    fn entries(&self) -> &RefCell<Box<Entries>> {
         &self.ring.get_ref().entries
     }
 }
@@ -218,7 +229,7 @@ impl RingTransport {
 struct Shared {
     fd: RawFd,
     /// Borrowed only where nothing is awaited.
-    entries: RefCell<Entries>,
+    entries: RefCell<Box<Entries>>,
 }
 
 impl AsRawFd for Shared {

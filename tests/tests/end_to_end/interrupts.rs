@@ -38,8 +38,8 @@ fn blocked(stage: &Stage, folder: &str, words: &[&str]) -> Child {
 }
 
 #[track_caller]
-fn check(signal: Signal, limit: Duration) {
-    let Some(mut stage) = Stage::new() else { return };
+pub(crate) fn check(stage: Option<Stage>, signal: Signal, limit: Duration) {
+    let Some(mut stage) = stage else { return };
     stage.set("s3.first_byte_timeout", "30s").set("s3.request_timeout", "60s");
     stage.fill([("paged/file", 8 * MIB), ("direct/file", 8 * MIB), ("unlisted/file", 1)]);
     let others = stage.fill([("works/file", 8 * MIB)]);
@@ -64,12 +64,12 @@ fn check(signal: Signal, limit: Duration) {
 
 #[test]
 fn sigkill_ends_a_reader_of_a_hanging_get_within_a_second() {
-    check(Signal::SIGKILL, Duration::from_secs(1));
+    check(Stage::new(), Signal::SIGKILL, Duration::from_secs(1));
 }
 
 #[test]
 fn ctrl_c_ends_a_reader_of_a_hanging_get_within_100_ms() {
-    check(Signal::SIGINT, Duration::from_millis(100));
+    check(Stage::new(), Signal::SIGINT, Duration::from_millis(100));
 }
 
 /// An interrupted reader gives up its own wait and nobody else's.

@@ -17,6 +17,7 @@ mod interrupts;
 mod memory;
 mod read_ahead;
 mod requests;
+mod rings;
 mod store_faults;
 
 use std::path::Path;

@@ -16,24 +16,30 @@ use std::ptr::NonNull;
 const HEADER_STRIDE: usize = 512;
 const SEGMENTS_OFFSET: usize = 320;
 
+/// Payloads start at a page, whatever a page is, and are whole pages long.
+const ALIGNMENT: usize = 64 << 10;
+
 pub(super) struct Memory {
     /// Its bytes are reached by `base` alone, since the kernel writes to some of them while others
     /// are borrowed.
     map: ManuallyDrop<MmapMut>,
     base: NonNull<u8>,
-    entries: usize,
+    /// Where the payloads start.
+    payloads: usize,
     payload_bytes: usize,
 }
 
 impl Memory {
     /// Room for `entries` with payloads of `payload_bytes`.
     pub(super) fn map(entries: usize, payload_bytes: usize) -> io::Result<Self> {
-        let bytes = payload_bytes.checked_add(HEADER_STRIDE);
-        let bytes = bytes.and_then(|bytes| bytes.checked_mul(entries));
+        let headers = entries.checked_mul(HEADER_STRIDE);
+        let headers = headers.and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT));
+        let headers = headers.ok_or(io::ErrorKind::OutOfMemory)?;
+        let bytes = entries.checked_mul(payload_bytes).and_then(|bytes| bytes.checked_add(headers));
         let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
         let mut map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { map: ManuallyDrop::new(map), base, entries, payload_bytes })
+        Ok(Self { map: ManuallyDrop::new(map), base, payloads: headers, payload_bytes })
     }
 
     /// Header area and payload of `slot`.
@@ -110,7 +116,7 @@ impl Memory {
     }
 
     fn payload_start(&self, slot: Slot) -> usize {
-        self.entries * HEADER_STRIDE + slot.index() * self.payload_bytes
+        self.payloads + slot.index() * self.payload_bytes
     }
 
     fn at(&self, start: usize) -> NonNull<u8> {
