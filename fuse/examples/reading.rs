@@ -11,7 +11,9 @@
 
 use fuse_backend_rs::abi::fuse_abi as abi;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::Pid;
 use std::fs::OpenOptions;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,8 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 use tenderfs_fuse::{
-    Access, Attr, Channel, Entry, Fh, Ino, MountOptions, Op, OpenFlags, ReadDirPlus, Received,
-    Reply, Request, Session, TransportKind, Unmount, Wish, unmount,
+    Access, Attr, Channel, Entry, Errno, Fh, Ino, MountOptions, Op, OpenFlags, ReadDirPlus,
+    Received, Reply, Request, Session, TransportKind, Unmount, Wish, unmount,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -68,10 +70,11 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
         .unwrap();
     session.set_read_ahead(1 << 20).unwrap();
     let threads: Vec<_> = (0..cores)
-        .map(|_| {
+        .map(|core| {
             let (device, negotiated, mode) =
                 (session.device().unwrap(), negotiated.clone(), mode.to_owned());
             thread::spawn(move || {
+                pin_to(core);
                 tokio_uring::start(async move {
                     match mode.as_str() {
                         "channel" | "ring" => by_channel(device.open(&negotiated).unwrap()).await,
@@ -106,6 +109,14 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
         }
     }
     process::exit(0);
+}
+
+/// As the daemon does.
+fn pin_to(core: usize) {
+    let processors = thread::available_parallelism().unwrap().get();
+    let mut set = CpuSet::new();
+    set.set(core % processors).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }
 
 fn measure(mode: &str, cores: usize, dir: &Path, seconds: u64, load: (&str, usize, usize)) {
@@ -258,6 +269,7 @@ async fn by_channel(channel: Channel) {
                     slices = [IoSlice::new(&data[..usize::try_from(size_bytes).unwrap()])];
                     Reply::Data(&slices)
                 }
+                Op::Unknown { .. } => Reply::Error(Errno::ENOSYS),
                 _ => Reply::Empty,
             };
             channel.send(request.unique, &reply).unwrap();

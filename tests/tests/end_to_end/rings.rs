@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use tenderfs_tests::{Stage, is_mounted, ring_obstacle};
 
@@ -41,7 +42,8 @@ fn thirty_two_readers_by_rings_get_the_right_bytes() {
 /// Pages of the file in an order of the reader's own, by O_DIRECT.
 fn read_direct(stage: &Stage, file: &tenderfs_tests::File, reader: u64) {
     let path = stage.path(&file.key);
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+    let open =
+        OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(path).unwrap();
     let mut space = vec![0; 32 << 10];
     let skip = space.as_ptr().align_offset(4096);
     for step in 0..100 {
