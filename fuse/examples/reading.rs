@@ -66,6 +66,7 @@ fn serve(mode: &str, cores: usize, seconds: u64) {
             congestion_threshold: 48,
             readdirplus: ReadDirPlus::Auto,
             transport: if mode == "ring" { TransportKind::Ring } else { TransportKind::Device },
+            passthrough: false,
         })
         .unwrap();
     session.set_read_ahead(1 << 20).unwrap();

@@ -35,6 +35,17 @@ pub(crate) const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 /// Bit of INIT that `FsOptions` does not name, `FUSE_OVER_IO_URING`: requests come in entries of
 /// rings once every queue has some.
 pub(crate) const OVER_IO_URING: u64 = 1 << 41;
+/// Bit of INIT that `FsOptions` does not name, `FUSE_PASSTHROUGH`: the kernel reads files that are
+/// registered with it by itself.
+pub(crate) const PASSTHROUGH: u64 = 1 << 37;
+
+/// `max_stack_depth` of INIT: registered files may lie on a file system that is stacked on none,
+/// such as ext4, xfs or tmpfs. With 0 there is no passthrough; with 2, for overlayfs, nothing could
+/// be stacked on the mount.
+pub(crate) const STACK_DEPTH: u32 = 1;
+
+/// `FOPEN_PASSTHROUGH` of `fuse_open_out.open_flags`.
+pub(crate) const FOPEN_PASSTHROUGH: u32 = 1 << 7;
 
 /// Copies a `T` from the front of `bytes`; `None` if there are too few.
 pub(crate) fn read_front<T: ByteValued + Default>(bytes: &[u8]) -> Option<(T, &[u8])> {

@@ -2,7 +2,7 @@
 
 use crate::request::OpGroup;
 use std::time::Duration;
-use tenderfs_telemetry::{Counter, Histogram};
+use tenderfs_telemetry::{Counter, Gauge, Histogram};
 
 /// Counts of one mount, shared by its channels.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Counters {
     pub denied: Counter,
     /// Wake-ups that found nothing to read, because another core was faster.
     pub empty_wakeups: Counter,
+    /// Files registered for the kernel to read by itself.
+    pub backing_files: Gauge,
 }
 
 /// Counts of one group of requests.

@@ -174,6 +174,18 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kernel registers no file for passthrough, whichever it is.
+    #[error("the kernel reads no cached file by itself: {source}{}", passthrough_hint(source))]
+    PassthroughUnavailable {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel did not register this file for passthrough.
+    #[error("the kernel does not read this cached file by itself: {source}")]
+    BackingRefused {
+        /// Why.
+        source: io::Error,
+    },
     /// A notification was refused by the kernel.
     #[error("the kernel refused to drop what it caches: {source}")]
     Notify {
@@ -186,6 +198,20 @@ fn device_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => ": run as root, or `chmod 0666 /dev/fuse`",
         Some(libc::EMFILE | libc::ENFILE) => ": raise the limit of open files (`ulimit -n`)",
+        _ => "",
+    }
+}
+
+fn passthrough_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => ": it takes CAP_SYS_ADMIN",
+        Some(libc::ELOOP) => {
+            ": the cache directory is on a stacked file system such as overlayfs; ext4, xfs and \
+             tmpfs serve"
+        }
+        Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS | libc::EINVAL) => {
+            ": the kernel, or the file system of the cache directory, has no passthrough"
+        }
         _ => "",
     }
 }

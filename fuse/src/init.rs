@@ -4,7 +4,8 @@
 
 use crate::abi::{
     self, ByteValued, DIRECT_IO_ALLOW_MMAP, FsOptions, InHeader, InitIn, InitIn2, InitOut, MAJOR,
-    MINOR_MAX, MINOR_MIN, OVER_IO_URING, Opcode, READ_BUFFER_BYTES_MIN, read_front,
+    MINOR_MAX, MINOR_MIN, OVER_IO_URING, Opcode, PASSTHROUGH, READ_BUFFER_BYTES_MIN, STACK_DEPTH,
+    read_front,
 };
 use std::fmt;
 
@@ -35,6 +36,8 @@ pub struct Wish {
     pub readdirplus: ReadDirPlus,
     /// How requests shall travel.
     pub transport: TransportKind,
+    /// Whether files may be registered for the kernel to read by itself.
+    pub passthrough: bool,
 }
 
 /// How requests travel from the kernel and answers back.
@@ -102,7 +105,7 @@ pub(crate) enum Decision {
 /// POSIX and BSD locks stay with the kernel, data is dropped only on notice (an inode never changes
 /// its bytes), nothing is written back, links are not cached. `ASYNC_DIO` would read the requests of
 /// one direct read side by side, but who waits for them cannot be interrupted, not even killed.
-const FEATURES: [(u64, &str); 9] = [
+const FEATURES: [(u64, &str); 10] = [
     (FsOptions::ASYNC_READ.bits(), "async_read"),
     (FsOptions::DO_READDIRPLUS.bits(), "readdirplus"),
     (FsOptions::READDIRPLUS_AUTO.bits(), "readdirplus_auto"),
@@ -112,6 +115,7 @@ const FEATURES: [(u64, &str); 9] = [
     (FsOptions::INIT_EXT.bits(), "init_ext"),
     (DIRECT_IO_ALLOW_MMAP, "direct_io_allow_mmap"),
     (OVER_IO_URING, "over_io_uring"),
+    (PASSTHROUGH, "passthrough"),
 ];
 
 /// What is agreed when the kernel makes `offer` and we have `wish`.
@@ -131,6 +135,9 @@ pub(crate) fn negotiate(offer: &Offer, wish: &Wish) -> Decision {
     }
     if wish.transport == TransportKind::Device {
         wanted &= !OVER_IO_URING;
+    }
+    if !wish.passthrough {
+        wanted &= !PASSTHROUGH;
     }
     let mut features = offer.features & wanted;
     if features & FsOptions::INIT_EXT.bits() == 0 {
@@ -171,6 +178,11 @@ impl Negotiated {
         usize::try_from(bytes).unwrap_or(usize::MAX).max(READ_BUFFER_BYTES_MIN)
     }
 
+    /// Whether files may be registered for the kernel to read by itself. It may still refuse each.
+    pub fn has_passthrough(&self) -> bool {
+        self.features & PASSTHROUGH != 0
+    }
+
     /// How large a buffer must be to hold any request.
     pub(crate) fn request_buffer_bytes(&self) -> usize {
         let write_bytes = usize::try_from(self.write_bytes_max).unwrap_or(usize::MAX);
@@ -193,8 +205,8 @@ impl Negotiated {
             max_pages: self.pages_max,
             map_alignment: 0,
             flags2: high,
-            // The first of them is max_stack_depth, for FUSE_PASSTHROUGH.
-            unused: [0; 7],
+            // The first of them is max_stack_depth.
+            unused: [if self.has_passthrough() { STACK_DEPTH } else { 0 }, 0, 0, 0, 0, 0, 0],
         }
     }
 }
@@ -252,6 +264,7 @@ mod tests {
             congestion_threshold: 48,
             readdirplus: ReadDirPlus::Auto,
             transport: TransportKind::Ring,
+            passthrough: true,
         }
     }
 
@@ -274,7 +287,8 @@ mod tests {
         assert_eq!((out.major, out.minor, out.time_gran), (7, MINOR_MAX, 1));
         assert_eq!((out.max_background, out.congestion_threshold), (64, 48));
         assert_eq!((out.max_pages, out.max_readahead), (256, 1 << 20));
-        assert_eq!(out.flags2, 1 << (36 - 32) | 1 << (41 - 32));
+        assert_eq!(out.flags2, 1 << (36 - 32) | 1 << (37 - 32) | 1 << (41 - 32));
+        assert_eq!(out.unused[0], 1, "max_stack_depth");
         for (bit, name) in [
             (FsOptions::POSIX_LOCKS, "locks stay with the kernel"),
             (FsOptions::FLOCK_LOCKS, "locks stay with the kernel"),
@@ -366,6 +380,18 @@ mod tests {
         }
         let wish = Wish { max_background: 10, ..wish() };
         assert_eq!(accept(&offer(), &wish).congestion_threshold, 10);
+    }
+
+    #[test]
+    fn passthrough_is_agreed_only_if_it_is_wished_and_offered() {
+        for (wished, features, agreed) in
+            [(true, ALL, true), (false, ALL, false), (true, ALL & !PASSTHROUGH, false)]
+        {
+            let offer = Offer { features, ..offer() };
+            let negotiated = accept(&offer, &Wish { passthrough: wished, ..wish() });
+            assert_eq!(negotiated.has_passthrough(), agreed, "{wished} {features:x}");
+            assert_eq!(negotiated.init_out().unused[0], u32::from(agreed));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Architecture invariant: knows nothing of S3, of blocks or of caching, and calls nobody.
 
 mod abi;
+mod backing;
 mod channel;
 mod counters;
 mod errno;
@@ -22,6 +23,7 @@ mod reply;
 mod request;
 mod session;
 
+pub use backing::{Backing, BackingId};
 pub use channel::{
     Channel, Device, RING_RESIDENT_BYTES, Received, RingObstacle, Sent, ring_obstacle,
 };

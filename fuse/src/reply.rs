@@ -6,6 +6,7 @@
 mod directory;
 
 use crate::abi::{self, ByteValued, OutHeader};
+use crate::backing::BackingId;
 use crate::errno::Errno;
 use crate::request::{Fh, Ino, Unique};
 pub use directory::{DirectoryBuffer, DirectoryEntry};
@@ -30,6 +31,14 @@ pub enum Reply<'a> {
         fh: Fh,
         /// How the kernel shall treat it.
         flags: OpenFlags,
+    },
+    /// A file was opened whose bytes the kernel reads from a registered file. What pages it has of
+    /// the inode it drops, and close(2) is not told of (`FOPEN_NOFLUSH`).
+    OpenPassthrough {
+        /// The server's number of it.
+        fh: Fh,
+        /// What to read.
+        backing: BackingId,
     },
     /// Bytes of a file, in order. Never more than were asked.
     Data(&'a [IoSlice<'a>]),
@@ -60,6 +69,8 @@ impl OpenFlags {
     pub const NONSEEKABLE: Self = Self(4);
     /// The kernel may keep what READDIR answered.
     pub const CACHE_DIR: Self = Self(8);
+    /// close(2) sends no FLUSH.
+    pub const NOFLUSH: Self = Self(32);
 
     /// The bits of `fuse_open_out.open_flags`.
     pub const fn bits(self) -> u32 {
@@ -242,6 +253,11 @@ impl<'a> Reply<'a> {
             Self::Open { fh, flags } => fixed(
                 abi::OpenOut { fh: fh.0, open_flags: flags.bits(), passthrough: 0 }.as_slice(),
             ),
+            Self::OpenPassthrough { fh, backing } => {
+                // No other flag goes with it but those of direct I/O.
+                let open_flags = abi::FOPEN_PASSTHROUGH | OpenFlags::NOFLUSH.bits();
+                fixed(abi::OpenOut { fh: fh.0, open_flags, passthrough: backing.0 }.as_slice())
+            }
             Self::StatFs(figures) => fixed(abi::StatfsOut { st: kstatfs(&figures) }.as_slice()),
             Self::XattrSize(size) => fixed(abi::GetxattrOut { size, padding: 0 }.as_slice()),
             Self::Lseek(offset) => fixed(abi::LseekOut { offset }.as_slice()),
@@ -385,6 +401,7 @@ pub(crate) mod tests {
             (Reply::Entry(&entry()), 0, 128),
             (Reply::Attr(&attr(), Duration::from_secs(1)), 0, 104),
             (Reply::Open { fh: Fh(8), flags }, 0, 16),
+            (Reply::OpenPassthrough { fh: Fh(8), backing: BackingId(3) }, 0, 16),
             (Reply::Data(&slices), 0, 8),
             (Reply::Directory(&directory), 0, 0),
             (Reply::StatFs(figures), 0, 80),
@@ -399,6 +416,10 @@ pub(crate) mod tests {
         let open =
             read_front::<abi::OpenOut>(&message(&Reply::Open { fh: Fh(8), flags }).1).unwrap().0;
         assert_eq!((open.fh, open.open_flags), (8, 2 | 8));
+        let passthrough = Reply::OpenPassthrough { fh: Fh(8), backing: BackingId(3) };
+        let open = read_front::<abi::OpenOut>(&message(&passthrough).1).unwrap().0;
+        assert_eq!((open.fh, open.passthrough), (8, 3));
+        assert_eq!(open.open_flags, 1 << 7 | 1 << 5, "passed through, and no FLUSH");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! process that holds a descriptor can go on. The mount dies with the last descriptor.
 
 use crate::abi::{ByteValued, OutHeader};
+use crate::backing::Backing;
 use crate::channel::{Device, ring_obstacle};
 use crate::counters::Counters;
 use crate::errno::Errno;
@@ -17,7 +18,7 @@ use nix::sys::uio::writev;
 use nix::unistd::{SysconfVar, read, sysconf};
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,6 +132,12 @@ impl Session {
             counters: Arc::clone(&self.counters),
             siblings: Arc::clone(&self.devices),
         })
+    }
+
+    /// Registers `file` for the kernel to read by itself: a `Reply::OpenPassthrough` may then name it.
+    /// May be called from any thread, and does not wait.
+    pub fn register(&self, file: impl AsFd) -> Result<Backing, Error> {
+        Backing::open(&self.fd, &self.counters, file)
     }
 
     /// Number of the connection: the name of its folder in `/sys/fs/fuse/connections`.

@@ -13,6 +13,7 @@ use tenderfs_fuse::TransportKind;
 const TRANSPORT: TransportKind = TransportKind::Device;
 
 mod memfs;
+mod passthrough;
 
 mod lifecycle;
 mod reading;

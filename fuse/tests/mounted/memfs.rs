@@ -5,6 +5,7 @@
 //! /big            BIG_BYTES of a pattern that tells every offset
 //! /versioned      VERSIONED_BYTES of the letter of the current version
 //! /blocked        every read waits for an INTERRUPT
+//! /lent           LENT_BYTES of `d` from the server, or a registered file
 //! /many/file_N    MANY empty files
 //! ```
 
@@ -20,9 +21,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tenderfs_fuse::{
-    Access, Attr, Channel, Counters, Device, DirectoryBuffer, DirectoryEntry, Entry, Errno, Fh,
-    FileKind, Ino, Listing, MountOptions, Negotiated, Op, OpenFlags, ReadDirPlus, Received, Reply,
-    Request, Sent, Session, StatFs, TransportKind, Unique, Unmount, Wish, ring_obstacle, unmount,
+    Access, Attr, Backing, Channel, Counters, Device, DirectoryBuffer, DirectoryEntry, Entry,
+    Errno, Fh, FileKind, Ino, Listing, MountOptions, Negotiated, Op, OpenFlags, ReadDirPlus,
+    Received, Reply, Request, Sent, Session, StatFs, TransportKind, Unique, Unmount, Wish,
+    ring_obstacle, unmount,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +33,7 @@ pub(crate) const CORES_MAX: usize = 4;
 pub(crate) const HELLO: &[u8] = b"hello, tender\n";
 pub(crate) const BIG_BYTES: u64 = 8 << 20;
 pub(crate) const VERSIONED_BYTES: u64 = 64 << 10;
+pub(crate) const LENT_BYTES: u64 = 256 << 10;
 pub(crate) const MANY: u64 = 5000;
 pub(crate) const ETAG: (&str, &[u8]) = ("user.tenderfs.etag", b"\"0123456789abcdef\"");
 
@@ -39,6 +42,7 @@ const BIG_INO: Ino = Ino(3);
 const VERSIONED_INO: Ino = Ino(4);
 const BLOCKED_INO: Ino = Ino(5);
 const MANY_INO: Ino = Ino(6);
+const LENT_INO: Ino = Ino(7);
 const MANY_FIRST: u64 = 1000;
 const TTL: Duration = Duration::from_mins(1);
 
@@ -60,6 +64,10 @@ pub(crate) struct Seen {
     pub(crate) served: [AtomicU64; CORES_MAX],
     pub(crate) version: AtomicU8,
     pub(crate) reads_waiting: AtomicU64,
+    /// What opens of `/lent` name, and reads of it that came to the server.
+    pub(crate) lent: Mutex<Option<Arc<Backing>>>,
+    pub(crate) lent_reads: AtomicU64,
+    pub(crate) lent_releases: AtomicU64,
     waiting: Mutex<HashMap<Unique, oneshot::Sender<()>>>,
     early: Mutex<Vec<Unique>>,
 }
@@ -114,6 +122,7 @@ pub(crate) fn wish() -> Wish {
         congestion_threshold: 48,
         readdirplus: ReadDirPlus::Auto,
         transport: crate::TRANSPORT,
+        passthrough: true,
     }
 }
 
@@ -263,6 +272,15 @@ impl Server {
             Op::Forget { lookups } => self.forget(ino, lookups),
             Op::BatchForget(all) => all.iter().for_each(|(ino, n)| self.forget(*ino, *n)),
             Op::GetAttr { .. } => self.send(unique, &Reply::Attr(&attr(ino), TTL)),
+            Op::Open { .. } if ino == LENT_INO => {
+                let fh = Fh(ino.0);
+                let lent = self.seen.lent.lock().unwrap().clone();
+                let reply = match &lent {
+                    Some(backing) => Reply::OpenPassthrough { fh, backing: backing.id() },
+                    None => Reply::Open { fh, flags: OpenFlags::KEEP_CACHE },
+                };
+                self.send(unique, &reply);
+            }
             Op::Open { .. } => {
                 self.send(unique, &Reply::Open { fh: Fh(ino.0), flags: OpenFlags::KEEP_CACHE });
             }
@@ -276,6 +294,10 @@ impl Server {
                 let mut buffer = DirectoryBuffer::new(size_bytes, listing);
                 list(ino, offset, &mut buffer);
                 self.send(unique, &Reply::Directory(&buffer));
+            }
+            Op::Release { .. } if ino == LENT_INO => {
+                self.seen.lent_releases.fetch_add(1, Ordering::SeqCst);
+                self.send(unique, &Reply::Empty);
             }
             Op::Release { .. } | Op::ReleaseDir { .. } | Op::Destroy | Op::Access { .. } => {
                 self.send(unique, &Reply::Empty);
@@ -327,6 +349,10 @@ impl Server {
                 let version = self.seen.version.load(Ordering::Relaxed);
                 (offset..end).map(|_| version).collect()
             }
+            LENT_INO => {
+                self.seen.lent_reads.fetch_add(1, Ordering::SeqCst);
+                (offset..end).map(|_| b'd').collect()
+            }
             HELLO_INO => HELLO.iter().skip(usize::try_from(offset).unwrap()).copied().collect(),
             _ => vec![],
         };
@@ -365,6 +391,7 @@ fn lookup(parent: Ino, name: &[u8]) -> Option<Ino> {
         (Ino::ROOT, b"versioned") => Some(VERSIONED_INO),
         (Ino::ROOT, b"blocked") => Some(BLOCKED_INO),
         (Ino::ROOT, b"many") => Some(MANY_INO),
+        (Ino::ROOT, b"lent") => Some(LENT_INO),
         (MANY_INO, name) => {
             let number = std::str::from_utf8(name).ok()?.strip_prefix("file_")?;
             let number: u64 = number.parse().ok().filter(|number| *number < MANY)?;
@@ -380,6 +407,7 @@ fn attr(ino: Ino) -> Attr {
         HELLO_INO => (FileKind::File, HELLO.len() as u64),
         BIG_INO | BLOCKED_INO => (FileKind::File, BIG_BYTES),
         VERSIONED_INO => (FileKind::File, VERSIONED_BYTES),
+        LENT_INO => (FileKind::File, LENT_BYTES),
         _ => (FileKind::File, 0),
     };
     let permissions = if kind == FileKind::Directory { 0o555 } else { 0o444 };
