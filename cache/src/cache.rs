@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::core::{Core, CoreCache};
 use crate::counters::{Counters, Usage};
@@ -86,6 +86,12 @@ impl Cache {
             - self.shared.write_backlog.available_permits().min(self.shared.write_backlog_granules);
         usage.pending_write_bytes = (busy * GRANULE_BYTES) as u64;
         usage
+    }
+
+    /// Changes whenever objects were evicted from disk, whose leases are not current any more then;
+    /// `None` without a disk tier.
+    pub fn evictions(&self) -> Option<watch::Receiver<u64>> {
+        self.shared.disk().map(Disk::evictions)
     }
 
     /// What the cache has counted.

@@ -3,7 +3,9 @@
 //! Invariant: a reader that waits for a frame holds none; a reader that holds some waits only for
 //! fills that have their frames already. So the holders always get on.
 
+pub(crate) mod backing;
 pub(crate) mod bring;
+pub(crate) mod check;
 pub(crate) mod files;
 pub(crate) mod prefetch;
 pub(crate) mod read;

@@ -71,6 +71,8 @@ pub struct Counters {
     pub disk_read_errors: Counter,
     /// Blocks whose bytes on disk did not have the catalogued checksum, or had none.
     pub verify_mismatches: Counter,
+    /// Blocks of an earlier life that were read in the background and found right.
+    pub disk_check_blocks: Counter,
     /// Blocks written to disk.
     pub disk_write_blocks: Counter,
     /// Bytes of blocks written to disk, without padding.

@@ -17,6 +17,7 @@ pub(crate) mod object;
 pub(crate) mod orphans;
 pub(crate) mod record;
 pub(crate) mod space;
+pub(crate) mod verified;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::futures::Notified;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
 use crate::counters::{Counters, Usage};
 use crate::disk::catalogue::Catalogue;
@@ -35,13 +36,20 @@ use crate::disk::health::Health;
 use crate::disk::index::Index;
 use crate::disk::object::DiskObject;
 use crate::disk::space::{Ledger, Verdict};
+use crate::disk::verified::FileStamp;
 use crate::error::CacheError;
 use crate::object::{Object, Objects};
-use crate::settings::CacheSettings;
+use crate::settings::{CacheSettings, Verify};
 use crate::version::{ObjectId, ObjectVersion};
 
 /// Blocks that may wait for a commit; each is a few hundred bytes.
 const COMMIT_BACKLOG: usize = 4096;
+
+/// Objects that are checked at once: one keeps a disk busy, and the cores have readers to serve.
+const CHECKING: usize = 1;
+
+/// Objects that wait to be checked; others are checked when they are opened again.
+const CHECKS_QUEUED_MAX: usize = 4096;
 
 /// Files that are made at once at most.
 const CREATING: usize = 16;
@@ -53,6 +61,9 @@ pub(crate) struct Disk {
     commit_backlog: Arc<Semaphore>,
     /// Held while a file is made; which one depends on the object.
     creating: [tokio::sync::Mutex<()>; CREATING],
+    /// Turns to check an object, and places in the queue for one.
+    checking: Semaphore,
+    check_places: Arc<Semaphore>,
 }
 
 /// What the disk tier's threads share with the cores.
@@ -65,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) counters: Arc<Counters>,
     /// Grows with each eviction: cores then close evicted files.
     pub(crate) evictions: watch::Sender<u64>,
+    /// Grows with each block that was written and with each commit.
+    progress: watch::Sender<u64>,
     /// Milliseconds since 1970, moved on a few times a second.
     pub(crate) now_ms: AtomicU64,
     reads: Mutex<Health>,
@@ -88,7 +101,8 @@ impl Disk {
         index.load(loaded.into_iter().map(|(id, record)| {
             let space = ledger.file(object::stored_bytes(record.size_bytes, &record.blocks));
             let named = (id, record.size_bytes);
-            DiskObject::catalogued(named, record.last_use_ms, record.blocks, space)
+            let object = DiskObject::catalogued(named, record.last_use_ms, record.blocks, space);
+            if settings.verify == Verify::Never { object.trust() } else { object }
         }));
         let inner = Arc::new(Inner {
             direct: AtomicBool::new(true),
@@ -99,6 +113,7 @@ impl Disk {
             objects,
             counters,
             evictions: watch::Sender::new(0),
+            progress: watch::Sender::new(0),
             now_ms: AtomicU64::new(committer::unix_ms()),
             reads: Mutex::default(),
             writes: Mutex::default(),
@@ -110,6 +125,8 @@ impl Disk {
             committer,
             commit_backlog: Arc::new(Semaphore::new(COMMIT_BACKLOG)),
             creating: Default::default(),
+            checking: Semaphore::new(CHECKING),
+            check_places: Arc::new(Semaphore::new(CHECKS_QUEUED_MAX)),
         })
     }
 
@@ -198,8 +215,9 @@ impl Disk {
         object.fresh_sums(index).or_else(|| self.inner.catalogue.sums(object.id(), index))
     }
 
-    /// A block was read and is right.
-    pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>) {
+    /// Block `index` was read from the file of `stamp` and is right.
+    pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>, index: u32, stamp: FileStamp) {
+        object.found_right(index, stamp);
         self.note_use(object, self.now_ms());
         succeeded(&self.inner.reads, "reading");
     }
@@ -218,8 +236,12 @@ impl Disk {
         self.inner.write_failed(error);
     }
 
-    /// Block `index` is of no use: it is fetched and written anew.
+    /// Block `index` is of no use: it is fetched and written anew. If others read the file by
+    /// themselves, it is not written to under them: the whole object is forgotten.
     pub(crate) fn drop_block(&self, object: &Arc<DiskObject>, index: u32) {
+        if object.is_lent() {
+            return self.drop_object(object);
+        }
         if object.drop_block(index) {
             self.committer.send(Order::DropBlock { object: Arc::clone(object), index });
         }
@@ -239,6 +261,7 @@ impl Disk {
         sums: &Arc<[u32]>,
     ) {
         let Ok(permit) = Arc::clone(&self.commit_backlog).acquire_owned().await else { return };
+        self.inner.told_progress();
         self.committer.send(Order::Block(committer::Written {
             object: Arc::clone(object),
             version: version.clone(),
@@ -246,6 +269,16 @@ impl Disk {
             sums: Arc::clone(sums),
             _permit: permit,
         }));
+    }
+
+    /// A place in the queue for checking an object; `None` if it is full.
+    pub(crate) fn queue_check(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.check_places).try_acquire_owned().ok()
+    }
+
+    /// Waits for the turn to check an object.
+    pub(crate) async fn check_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.checking.acquire().await.ok()
     }
 
     pub(crate) fn reserve(&self, bytes: u64) -> Verdict {
@@ -263,6 +296,16 @@ impl Disk {
     /// Ends when bytes come back; to be made before asking for them.
     pub(crate) fn freed(&self) -> Notified<'_> {
         self.inner.ledger.freed.notified()
+    }
+
+    /// News of written blocks and of commits.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Has what was written committed without waiting for more.
+    pub(crate) fn hurry(&self) {
+        self.committer.send(Order::Hurry);
     }
 
     /// News of evictions, for closing files.
@@ -292,6 +335,10 @@ impl Disk {
 impl Inner {
     pub(crate) fn write_failed(&self, error: &io::Error) {
         self.failed(&self.writes, "writing", error);
+    }
+
+    fn told_progress(&self) {
+        self.progress.send_modify(|progress| *progress += 1);
     }
 
     fn failed(&self, health: &Mutex<Health>, doing: &str, error: &io::Error) {

@@ -15,6 +15,7 @@
 //! and zones, `runs`, `lru`, the disk's space and health) is plain structs without clock or
 //! I/O; what does (`core`, `fill`, `disk`'s committer) asks them and acts.
 
+mod backing;
 mod block;
 mod cache;
 mod core;
@@ -32,6 +33,7 @@ mod sums;
 mod version;
 mod view;
 
+pub use backing::{BackingFile, Lease};
 pub use block::{BLOCK_BYTES, BlockId, BlockRun, RUN_BLOCKS_MAX};
 pub use cache::Cache;
 pub use core::{CoreCache, PrefetchOutcome, READ_BYTES_MAX, Warmed};

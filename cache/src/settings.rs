@@ -27,10 +27,10 @@ pub struct CacheSettings {
 /// When bytes read from disk are compared with their checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// At least at the first use in this process. Today every read from disk is compared, as with
-    /// [`Verify::Always`]: the two differ once files are handed to the kernel.
+    /// At every read by this process; a file that is given to others to read ([`crate::BackingFile`])
+    /// was compared once before.
     FirstUse,
-    /// At every read.
+    /// At every read, so no file is given to others.
     Always,
     /// Never: the disk is trusted.
     Never,

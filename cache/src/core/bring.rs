@@ -12,6 +12,7 @@ use crate::block::{BLOCK_BYTES, RUN_BLOCKS_MAX, block_range, in_memory, run_rang
 use crate::core::Core;
 use crate::core::files::read_part;
 use crate::disk::object::DiskObject;
+use crate::disk::verified::FileStamp;
 use crate::fill::{FillSink, Part};
 use crate::memory::NewBlock;
 use crate::memory::frame::Publish;
@@ -157,7 +158,7 @@ impl Core {
         &self,
         disk_object: &Arc<DiskObject>,
         part: &mut Part,
-    ) -> Result<(), Unusable> {
+    ) -> Result<FileStamp, Unusable> {
         let disk = self.disk().ok_or(Unusable::Absent)?;
         let index = part.block.id().index;
         if !disk.may_read() || !disk_object.is_present(index) {
@@ -199,7 +200,7 @@ impl Core {
         {
             part.block.set_sums(expected);
         }
-        outcome
+        outcome.map(|()| file.stamp())
     }
 
     /// The checksums that block `index` must have; `None` if the disk is trusted.
@@ -225,11 +226,11 @@ impl Core {
         &self,
         disk_object: &Arc<DiskObject>,
         index: u32,
-        result: &Result<(), Unusable>,
+        result: &Result<FileStamp, Unusable>,
     ) {
         let Some(disk) = self.disk() else { return };
         match result {
-            Ok(()) => disk.read_succeeded(disk_object),
+            Ok(stamp) => disk.read_succeeded(disk_object, index, *stamp),
             Err(Unusable::Absent) => (),
             Err(Unusable::Failed(error)) => {
                 self.counters().disk_read_errors.inc();

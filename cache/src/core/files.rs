@@ -14,6 +14,7 @@ use tokio_uring::fs::{File, OpenOptions};
 use crate::core::Core;
 use crate::disk::object::DiskObject;
 use crate::disk::space::FileSpace;
+use crate::disk::verified::FileStamp;
 use crate::lru::{LazyLru, Stamp, Standing};
 use crate::memory::frame::{DIRECT_BYTES, Lent, Outgoing};
 use crate::version::ObjectId;
@@ -28,8 +29,17 @@ const RETRIES_MAX: u32 = 16;
 pub(crate) struct OpenFile {
     file: File,
     of: Arc<DiskObject>,
+    /// What the file was when it was opened.
+    stamp: FileStamp,
     /// Held for its drop.
     _space: Arc<FileSpace>,
+}
+
+impl OpenFile {
+    /// What the file was when it was opened.
+    pub(crate) fn stamp(&self) -> FileStamp {
+        self.stamp
+    }
 }
 
 /// The files that one core has open.
@@ -118,7 +128,10 @@ impl Core {
             }
             other => other?,
         };
-        let file = Rc::new(OpenFile { file, of: Arc::clone(of), _space: space });
+        // The path was just walked, so this does not wait.
+        let stamp =
+            std::fs::metadata(&path).map_or(FileStamp::NONE, |metadata| FileStamp::of(&metadata));
+        let file = Rc::new(OpenFile { file, of: Arc::clone(of), stamp, _space: space });
         // Only if it was not evicted while it was opened: else nobody would close it.
         if of.is_alive() {
             self.files.borrow_mut().insert(&file);

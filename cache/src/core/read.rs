@@ -259,7 +259,7 @@ impl Core {
     }
 
     /// Notes for eviction from disk that the object is in use.
-    fn note_use(&self, object: &Arc<Object>) {
+    pub(crate) fn note_use(&self, object: &Arc<Object>) {
         if let Some(disk) = self.disk() {
             object.touch(disk.now_ms());
         }

@@ -17,6 +17,7 @@ use crate::disk::catalogue::Change;
 use crate::disk::dir::open_own;
 use crate::disk::index::Choice;
 use crate::disk::object::DiskObject;
+use crate::disk::verified::FileStamp;
 use crate::disk::{Inner, orphans};
 use crate::error::CacheError;
 use crate::version::{ObjectId, ObjectVersion};
@@ -43,11 +44,26 @@ pub(crate) struct Written {
 /// What the committer is told.
 pub(crate) enum Order {
     Block(Written),
-    DropBlock { object: Arc<DiskObject>, index: u32 },
-    DropObject { object: Arc<DiskObject> },
-    Used { object: Arc<DiskObject> },
-    Evict { bytes: u64, spared: ObjectId, done: oneshot::Sender<()> },
-    Commit { done: mpsc::Sender<()> },
+    DropBlock {
+        object: Arc<DiskObject>,
+        index: u32,
+    },
+    DropObject {
+        object: Arc<DiskObject>,
+    },
+    Used {
+        object: Arc<DiskObject>,
+    },
+    Evict {
+        bytes: u64,
+        spared: ObjectId,
+        done: oneshot::Sender<()>,
+    },
+    /// Somebody waits for what was written: commit without waiting for more.
+    Hurry,
+    Commit {
+        done: mpsc::Sender<()>,
+    },
     Stop,
 }
 
@@ -191,6 +207,7 @@ impl Work {
                 // Who waited may be gone.
                 done.send(()).ok();
             }
+            Order::Hurry => self.commit(&[]),
             Order::Commit { done } => {
                 self.commit(&[]);
                 self.commit_uses();
@@ -253,6 +270,7 @@ impl Work {
                 self.inner.counters.committed_blocks.inc();
             }
         }
+        self.inner.told_progress();
         self.inner.counters.commits.inc();
         self.inner.counters.commit.observe(started.elapsed());
     }
@@ -307,7 +325,10 @@ impl Work {
         if file.metadata()?.len() > object.size_bytes() {
             file.set_len(object.size_bytes())?;
         }
-        file.sync_data()
+        file.sync_data()?;
+        // From here on only a change by others gives it another stamp.
+        object.stamped(FileStamp::of(&file.metadata()?));
+        Ok(())
     }
 
     fn commit_uses(&mut self) {

@@ -168,7 +168,13 @@ impl Inner {
                 object.known_use_ms.store(stamp, Ordering::Relaxed);
             }
         };
-        let (id, stamp) = order.oldest(LOOKS_MAX, |id| standing(*id, own_ms(id)), moved)?;
+        // Unlinking a file that is in use outside the cache would free nothing and lose it.
+        let is_lent = |id: &ObjectId| objects.get(id).is_some_and(|object| object.is_lent());
+        let standing = |id: &ObjectId| match is_lent(id) {
+            true => Standing::Busy,
+            false => standing(*id, own_ms(id)),
+        };
+        let (id, stamp) = order.oldest(LOOKS_MAX, standing, moved)?;
         order.remove(id, stamp);
         objects.get(&id).cloned()
     }
@@ -220,6 +226,17 @@ mod tests {
         assert_eq!(victims(Choice::Unused), [] as [u8; 0]);
         assert_eq!(victims(Choice::UnusedFirst), [1]);
         assert_eq!(victims(Choice::UnusedFirst), [] as [u8; 0]);
+    }
+
+    #[test]
+    fn a_lent_file_is_never_evicted_for_its_space() {
+        let (index, _ledger) = index(&[(1, 10), (2, 20)]);
+        let first = index.find(id(1)).unwrap();
+        first.lend();
+        check(&index, 1000, None, &[2]);
+        check(&index, 1000, None, &[]);
+        first.given_back();
+        check(&index, 1000, None, &[1]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -12,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::block::{BLOCK_BYTES, block_count, block_range};
 use crate::disk::bitmap::Bitmap;
 use crate::disk::space::{FileSpace, Reservation};
+use crate::disk::verified::{FileStamp, Verified};
 use crate::version::ObjectId;
 
 /// What block lengths on disk are rounded up to.
@@ -30,14 +31,22 @@ pub(crate) struct DiskObject {
     pub(crate) use_noted: AtomicBool,
     /// Set once its file was made, in this life or an earlier one.
     created: AtomicBool,
+    /// A background check of its blocks is queued or under way.
+    pub(crate) is_checking: AtomicBool,
+    /// Somebody has waited for it to be complete; nobody does again.
+    pub(crate) was_waited_for: AtomicBool,
+    /// How many have its file in use outside the cache.
+    lent: AtomicU32,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     evicted: bool,
     /// Blocks that can be read.
     present: Bitmap,
+    /// Which of them were found right.
+    verified: Verified,
     /// What most objects have nothing of most of the time.
     extra: Option<Box<Extra>>,
     /// `None` once evicted.
@@ -55,6 +64,10 @@ struct Extra {
 }
 
 impl State {
+    fn new(present: Bitmap, verified: Verified, space: Arc<FileSpace>) -> Self {
+        Self { evicted: false, present, verified, extra: None, space: Some(space) }
+    }
+
     fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -65,6 +78,19 @@ impl State {
             extra.spoilt.count() == 0 && extra.writing.is_empty() && extra.fresh.is_empty()
         });
     }
+}
+
+/// Whether the file of an object can be read instead of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Blocks are missing, or it is evicted.
+    Incomplete,
+    /// Every block is written; the file is not trimmed or not durable yet.
+    Settling,
+    /// It is complete, and some blocks were not looked at in this life.
+    Unverified,
+    /// It is complete and right, if the file still has this stamp.
+    Ready(FileStamp),
 }
 
 /// Whether a block may be written.
@@ -88,7 +114,7 @@ pub(crate) struct WriteClaim {
 impl DiskObject {
     /// A new object without a file.
     pub(crate) fn new(id: ObjectId, size_bytes: u64, now_ms: u64, space: Arc<FileSpace>) -> Self {
-        Self::build(id, size_bytes, now_ms, State { space: Some(space), ..State::default() })
+        Self::build(id, size_bytes, now_ms, State::new(Bitmap::default(), Verified::ALL, space))
     }
 
     /// An object that the catalogue names.
@@ -98,7 +124,7 @@ impl DiskObject {
         present: Bitmap,
         space: Arc<FileSpace>,
     ) -> Self {
-        let state = State { present, space: Some(space), ..State::default() };
+        let state = State::new(present, Verified::Nothing, space);
         Self { created: AtomicBool::new(true), ..Self::build(id, size_bytes, last_use_ms, state) }
     }
 
@@ -110,8 +136,17 @@ impl DiskObject {
             known_use_ms: AtomicU64::new(last_use_ms),
             use_noted: AtomicBool::new(false),
             created: AtomicBool::new(false),
+            is_checking: AtomicBool::new(false),
+            was_waited_for: AtomicBool::new(false),
+            lent: AtomicU32::new(0),
             state: Mutex::new(state),
         }
+    }
+
+    /// Takes for right what was not looked at.
+    pub(crate) fn trust(self) -> Self {
+        self.state().verified = Verified::ALL;
+        self
     }
 
     pub(crate) fn id(&self) -> ObjectId {
@@ -166,6 +201,60 @@ impl DiskObject {
         self.state().present.count() == block_count(self.size_bytes)
     }
 
+    /// Number of blocks that are on disk.
+    pub(crate) fn present_blocks(&self) -> u32 {
+        self.state().present.count()
+    }
+
+    /// Whether its file can be read instead of it.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let state = self.state();
+        if state.evicted || state.present.count() != block_count(self.size_bytes) {
+            return Readiness::Incomplete;
+        }
+        let is_settled = |extra: &Extra| extra.writing.is_empty() && extra.fresh.is_empty();
+        if !state.extra.as_deref().is_none_or(is_settled) {
+            return Readiness::Settling;
+        }
+        state.verified.all().map_or(Readiness::Unverified, Readiness::Ready)
+    }
+
+    /// Whether block `index`, which is there, was found right in this life.
+    pub(crate) fn is_verified(&self, index: u32) -> bool {
+        self.state().verified.contains(index)
+    }
+
+    /// Block `index` was read from the file of `stamp` and is right.
+    pub(crate) fn found_right(&self, index: u32, stamp: FileStamp) {
+        let mut state = self.state();
+        let State { verified, present, .. } = &mut *state;
+        verified.found_right(index, stamp, present);
+    }
+
+    /// Its file has this stamp now, by our own doing.
+    pub(crate) fn stamped(&self, now: FileStamp) {
+        self.state().verified.stamped(now);
+    }
+
+    /// Its file is that of `stamp`: what was found right in another one is to be read again.
+    pub(crate) fn begin_check(&self, stamp: FileStamp) {
+        self.state().verified.begin(stamp);
+    }
+
+    /// Its file is in use outside the cache until [`DiskObject::given_back`].
+    pub(crate) fn lend(&self) {
+        self.lent.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn given_back(&self) {
+        self.lent.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether its file is in use outside the cache, so that evicting it would free nothing.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::Acquire) > 0
+    }
+
     /// Bytes of the object that are on disk.
     pub(crate) fn present_bytes(&self) -> u64 {
         let last = block_count(self.size_bytes).saturating_sub(1);
@@ -212,6 +301,8 @@ impl DiskObject {
     pub(crate) fn drop_block(&self, index: u32) -> bool {
         let mut state = self.state();
         let was_present = state.present.remove(index);
+        let State { verified, present, .. } = &mut *state;
+        verified.dropped(index, present);
         let extra = state.extra();
         extra.fresh.remove(&index);
         if was_present {
@@ -273,6 +364,8 @@ impl WriteClaim {
             return false;
         }
         state.present.insert(self.index);
+        let State { verified, present, .. } = &mut *state;
+        verified.written(self.index, present);
         state.extra().spoilt.remove(self.index);
         state.extra().fresh.insert(self.index, Arc::clone(sums));
         true

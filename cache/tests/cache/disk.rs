@@ -40,7 +40,7 @@ fn object_files(dir: &Path) -> Vec<PathBuf> {
     files.map(|entry| entry.unwrap().path()).collect()
 }
 
-fn file_of(dir: &Path, object: &Object) -> PathBuf {
+pub(crate) fn file_of(dir: &Path, object: &Object) -> PathBuf {
     let id = object.id().to_string();
     dir.join("objects").join(&id[..2]).join(format!("{id}.data"))
 }

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails, and says why it was skipped"
 )]
 
+mod backing;
 mod disk;
 mod memory;
 mod source;

@@ -1,0 +1,141 @@
+//! Checking in the background what an earlier life left on disk.
+//!
+//! A complete object whose blocks were not all looked at in this life is served by the daemon, which
+//! verifies every read; meanwhile its blocks are read here once, so that a later open can have the
+//! file itself. They are read through the page cache, where that open will look for them, and take
+//! no frame.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::fs::File;
+
+use crate::block::{BLOCK_BYTES, block_count, block_range, in_memory};
+use crate::core::Core;
+use crate::core::backing::open_read;
+use crate::disk::Disk;
+use crate::disk::object::DiskObject;
+use crate::disk::verified::FileStamp;
+use crate::sums::{self, SUM_BYTES};
+
+/// Bytes read and compared at once; the core serves others in between.
+const PIECE_BYTES: usize = 1 << 20;
+
+const _: () = assert!(PIECE_BYTES.is_multiple_of(SUM_BYTES), "pieces are compared by themselves");
+
+/// Why a check has ended before the end of the object.
+enum Ended {
+    /// It was evicted, or its file is another one by now.
+    Gone,
+    /// The file is missing or shorter than the object.
+    Short,
+    /// This block is not what was written.
+    Damaged { index: u32 },
+    /// The disk did not read this block.
+    Failed { index: u32, error: io::Error },
+}
+
+impl Core {
+    /// Has the blocks of a complete object read and compared, unless that is queued already or too
+    /// much else is.
+    pub(crate) fn check_later(self: &Rc<Self>, object: &Arc<DiskObject>) {
+        if object.is_checking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let checking = Checking(Arc::clone(object));
+        let Some(place) = self.disk().and_then(Disk::queue_check) else { return };
+        let core = Rc::clone(self);
+        // Not counted among the core's tasks: a daemon that stops does not wait for it.
+        drop(tokio_uring::spawn(async move {
+            let Some(disk) = core.disk() else { return };
+            let Some(_turn) = disk.check_turn().await else { return };
+            let ended = core.check(disk, &checking.0).await;
+            core.note_check(disk, &checking.0, ended);
+            drop(place);
+        }));
+    }
+
+    async fn check(&self, disk: &Disk, object: &Arc<DiskObject>) -> Result<(), Ended> {
+        let file = open_read(&disk.object_path(object.id())).await.map_err(|_| Ended::Short)?;
+        let metadata = file.metadata().map_err(|_| Ended::Short)?;
+        if metadata.len() < object.size_bytes() {
+            return Err(Ended::Short);
+        }
+        let stamp = FileStamp::of(&metadata);
+        object.begin_check(stamp);
+        let file = File::from_std(file);
+        let mut buffer = vec![0; PIECE_BYTES];
+        for index in 0..block_count(object.size_bytes()) {
+            if !disk.may_read() || !object.is_present(index) {
+                return Err(Ended::Gone);
+            }
+            if object.is_verified(index) {
+                continue;
+            }
+            buffer = check_block(&file, disk, (object, index), buffer).await?;
+            self.counters().disk_check_blocks.inc();
+            object.found_right(index, stamp);
+        }
+        Ok(())
+    }
+
+    fn note_check(&self, disk: &Disk, object: &Arc<DiskObject>, ended: Result<(), Ended>) {
+        match ended {
+            Ok(()) | Err(Ended::Gone) => {}
+            Err(Ended::Short) => {
+                self.counters().records_dropped.inc();
+                disk.drop_object(object);
+            }
+            Err(Ended::Damaged { index }) => {
+                self.counters().verify_mismatches.inc();
+                disk.drop_block(object, index);
+            }
+            Err(Ended::Failed { index, error }) => {
+                self.counters().disk_read_errors.inc();
+                disk.read_failed(object, index, &error);
+            }
+        }
+    }
+}
+
+/// Reads block `index` and compares it; returns the buffer.
+async fn check_block(
+    file: &File,
+    disk: &Disk,
+    (object, index): (&DiskObject, u32),
+    mut buffer: Vec<u8>,
+) -> Result<Vec<u8>, Ended> {
+    let len_bytes = in_memory(block_range(object.size_bytes(), index).len_bytes());
+    let sums = disk.sums(object, index).ok_or(Ended::Damaged { index })?;
+    if sums.len() != sums::count(len_bytes) {
+        return Err(Ended::Damaged { index });
+    }
+    for start in (0..len_bytes).step_by(PIECE_BYTES) {
+        let piece_bytes = PIECE_BYTES.min(len_bytes - start);
+        let offset = u64::from(index) * BLOCK_BYTES + start as u64;
+        let (read, piece) = file.read_exact_at(buffer.slice(..piece_bytes), offset).await;
+        buffer = piece.into_inner();
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Ended::Short,
+            _ => Ended::Failed { index, error },
+        })?;
+        let first_sum = start / SUM_BYTES;
+        let expected = &sums[first_sum..first_sum + sums::count(piece_bytes)];
+        if !sums::verify(&buffer[..piece_bytes], expected) {
+            return Err(Ended::Damaged { index });
+        }
+    }
+    Ok(buffer)
+}
+
+/// Marks an object as being checked until it is dropped.
+struct Checking(Arc<DiskObject>);
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        self.0.is_checking.store(false, Ordering::Release);
+    }
+}
