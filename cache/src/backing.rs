@@ -41,6 +41,10 @@ impl Lease {
         Some(Self { object: Arc::clone(object), in_use: AtomicBool::new(true), _space: space })
     }
 
+    pub(crate) fn object(&self) -> &Arc<DiskObject> {
+        &self.object
+    }
+
     /// Whether the file is still the object's, complete and right. If not, the lease is to be
     /// dropped as soon as nobody reads the file.
     pub fn is_current(&self) -> bool {

@@ -215,6 +215,12 @@ impl Disk {
         object.fresh_sums(index).or_else(|| self.inner.catalogue.sums(object.id(), index))
     }
 
+    /// A part of a block was read and is right, which says nothing of the rest of the block.
+    pub(crate) fn part_read_succeeded(&self, object: &Arc<DiskObject>) {
+        self.note_use(object, self.now_ms());
+        succeeded(&self.inner.reads, "reading");
+    }
+
     /// Block `index` was read from the file of `stamp` and is right.
     pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>, index: u32, stamp: FileStamp) {
         object.found_right(index, stamp);

@@ -75,6 +75,11 @@ impl Core {
         origins.entry(mount.index).or_insert_with(make).clone()
     }
 
+    /// News of objects evicted from disk; `None` without a disk tier.
+    pub(crate) fn evictions(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.objects.evictions()
+    }
+
     /// One page of a listing.
     pub async fn list_files(
         &self,

@@ -13,7 +13,10 @@ mod attributes;
 mod directories;
 mod directory_ahead;
 mod handles;
+mod idle;
 mod interrupts;
+mod modes;
+mod passthrough;
 mod read_ahead;
 
 use std::io::IoSlice;
@@ -42,6 +45,8 @@ use handles::OpenFile;
 pub(crate) use directory_ahead::DirectoryAhead;
 pub(crate) use handles::Handles;
 pub(crate) use interrupts::Interrupts;
+pub(crate) use passthrough::Passthrough;
+pub(crate) use passthrough::PassthroughCounters;
 pub(crate) use read_ahead::Window;
 
 /// `FUSE_IOCTL` of linux/fuse.h.
@@ -49,6 +54,9 @@ const IOCTL: u32 = 39;
 
 /// Serves `mount` on this core until it is unmounted.
 pub(crate) async fn serve(core: Rc<Core>, mount: Arc<Mount>, channel: Channel) {
+    if core.index == 0 {
+        passthrough::drop_evicted_files(&core, &mount);
+    }
     let server = Rc::new(Server { origin: core.origin(&mount), core, mount, channel });
     loop {
         match server.channel.receive().await {
@@ -160,6 +168,7 @@ impl Server {
             Op::Read { fh, offset, size_bytes, .. } => {
                 self.read(unique, ino, fh, (offset, size_bytes)).await
             }
+            Op::Open { flags } => self.open(unique, ino, flags).await,
             Op::Lookup { name } => self.lookup(unique, ino, &name).await,
             Op::OpenDir { .. } => self.open_directory(unique, ino).await,
             Op::Forget { lookups } => {
@@ -189,9 +198,8 @@ impl Server {
     fn answer_at_once(&self, unique: Unique, ino: Ino, op: Op) -> Result<(), Errno> {
         match op {
             Op::GetAttr { .. } => self.get_attr(unique, ino)?,
-            Op::Open { flags } => self.open(unique, ino, flags)?,
             Op::Release { fh } => {
-                self.mount.handles.close_file(fh);
+                self.close(ino, fh);
                 self.send(unique, &Reply::Empty);
             }
             Op::ReadDir { fh, offset, size_bytes, listing } => {
@@ -220,6 +228,7 @@ impl Server {
                 return Err(Errno::ENOSYS);
             }
             Op::Read { .. }
+            | Op::Open { .. }
             | Op::Lookup { .. }
             | Op::OpenDir { .. }
             | Op::Forget { .. }
@@ -276,20 +285,35 @@ impl Server {
         self.core.version(&self.mount, Arc::clone(key), &facts.etag, facts.size_bytes)
     }
 
-    fn open(&self, unique: Unique, ino: Ino, flags: i32) -> Result<(), Errno> {
+    async fn open(&self, unique: Unique, ino: Ino, flags: i32) -> Result<(), Errno> {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return Err(Errno::EROFS);
         }
         let (key, facts) = self.mount.namespace.file_to_open(ino.0).map_err(errno::of_inode)?;
         let object = self.object(&key, &facts);
-        self.fetch_siblings(&key, &object);
-        let fh = self.mount.handles.open_file(object);
-        // An inode is one version, so its pages stay right from open to open.
-        let flags = OpenFlags::KEEP_CACHE;
-        if !self.send(unique, &Reply::Open { fh, flags }) {
-            self.mount.handles.close_file(fh);
+        let doers = (&self.core.cache, self.mount.session());
+        let opening = self.mount.passthrough.open(ino.0, &object, doers);
+        let lent = self.interruptible(unique, opening).await?;
+        let fh = self.mount.handles.open_file(Arc::clone(&object));
+        let reply = match &lent {
+            Some(lent) => Reply::OpenPassthrough { fh, backing: lent.id() },
+            // An inode is one version, so its pages stay right from open to open.
+            None => Reply::Open { fh, flags: OpenFlags::KEEP_CACHE | OpenFlags::NOFLUSH },
+        };
+        if self.send(unique, &reply) {
+            // After the reply: the reader of this file comes first.
+            self.fetch_siblings(&key, &object);
+        } else {
+            self.close(ino, fh);
         }
         Ok(())
+    }
+
+    fn close(&self, ino: Ino, fh: Fh) {
+        let Some(file) = self.mount.handles.close_file(fh) else { return };
+        // Where the kernel read by itself, this is the first that is heard of it.
+        self.core.cache.used(&file.object);
+        self.mount.passthrough.closed(ino.0);
     }
 
     /// The open file behind `fh`; a handle this daemon does not know is made again from its inode.

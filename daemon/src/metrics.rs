@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use tenderfs_telemetry::{BUCKETS, HistogramSnapshot, upper_bound};
 
 use crate::admin::WarmFacts;
+use crate::engine::PassthroughCounters;
 use crate::mount::MountCounters;
 use crate::namespace;
 
@@ -55,6 +56,10 @@ pub struct MountCounts<'a> {
     pub served: bool,
     /// Files open through it now.
     pub files_open: usize,
+    /// Opens, by how the files are read.
+    pub opens: &'a PassthroughCounters,
+    /// Files that the kernel reads alone: open ones, and those kept for the next open.
+    pub backing_files: (usize, usize),
     /// Requests of the kernel.
     pub kernel: &'a tenderfs_fuse::Counters,
     /// Requests to S3.

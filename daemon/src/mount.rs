@@ -17,7 +17,9 @@ use tracing::{debug, info, warn};
 
 use crate::config::{FuseSettings, MountSettings, ReadAheadSettings, Transport};
 use crate::cores::CoreHandle;
-use crate::engine::{self, DirectoryAhead, Handles, Interrupts, Window};
+use crate::engine::{
+    self, DirectoryAhead, Handles, Interrupts, Passthrough, PassthroughCounters, Window,
+};
 use crate::namespace::Namespace;
 use crate::run::Event;
 use crate::wiring;
@@ -107,6 +109,7 @@ pub struct Mount {
     pub(crate) interrupts: Interrupts,
     pub(crate) read_ahead: ArcSwapOption<Window>,
     pub(crate) directory_ahead: DirectoryAhead,
+    pub(crate) passthrough: Passthrough,
     session: Session,
     channels: AtomicUsize,
     events: Mutex<mpsc::Sender<Event>>,
@@ -117,6 +120,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cores: &'a [CoreHandle],
     pub(crate) fuse: &'a FuseSettings,
     pub(crate) read_ahead: &'a ReadAheadSettings,
+    /// Whether the configuration allows passthrough, and if not, why.
+    pub(crate) passthrough: Result<(), &'static str>,
     pub(crate) metadata_bytes: u64,
     pub(crate) events: &'a mpsc::Sender<Event>,
 }
@@ -134,7 +139,10 @@ impl Mount {
         check_mountpoint(settings)?;
         let mut session = Session::mount(&wiring::mount_options(settings)).map_err(&fuse_error)?;
         let guard = UnmountUnlessServed(&settings.mountpoint);
-        let negotiated = session.negotiate(&wiring::wish(around.fuse)).map_err(&fuse_error)?;
+        let negotiated = session
+            .negotiate(&wiring::wish(around.fuse, around.passthrough.is_ok()))
+            .map_err(&fuse_error)?;
+        let passthrough = Passthrough::new(why_not(around.passthrough, settings, &negotiated));
         say_if_without_rings(around.fuse, &negotiated, settings);
         let kernel_read_ahead_bytes = set_read_ahead(&session, around.fuse, settings);
         let devices = around.cores.iter().map(|_| session.device());
@@ -152,6 +160,7 @@ impl Mount {
             mounted_at: SystemTime::now(),
             handles: Handles::default(),
             interrupts: Interrupts::default(),
+            passthrough,
             read_ahead: ArcSwapOption::from_pointee(wiring::window(around.read_ahead)),
             directory_ahead: DirectoryAhead::default(),
             session,
@@ -213,6 +222,26 @@ impl Mount {
     /// Takes over the settings of read-ahead for reads from now on.
     pub(crate) fn set_read_ahead(&self, settings: &ReadAheadSettings) {
         self.read_ahead.store(wiring::window(settings).map(Arc::new));
+    }
+
+    /// The connection to the kernel.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Why no cached file of it is read by the kernel alone; `None` if files are.
+    pub fn passthrough_off(&self) -> Option<&str> {
+        self.passthrough.why_off()
+    }
+
+    /// Files that the kernel reads alone: those that are open, and those kept for the next open.
+    pub fn passthrough_files(&self) -> (usize, usize) {
+        self.passthrough.files()
+    }
+
+    /// What its opens count.
+    pub fn passthrough_counters(&self) -> &PassthroughCounters {
+        &self.passthrough.counters
     }
 
     /// Files open through it now.
@@ -349,6 +378,23 @@ pub(crate) fn check_mountpoint(settings: &MountSettings) -> Result<(), MountErro
             }
         }
     }
+}
+
+/// Why nothing will be passed through, if that is known from the start.
+fn why_not(
+    configured: Result<(), &'static str>,
+    settings: &MountSettings,
+    negotiated: &Negotiated,
+) -> Option<String> {
+    if let Err(reason) = configured {
+        return Some(reason.to_owned());
+    }
+    if negotiated.has_passthrough() {
+        return None;
+    }
+    let reason = "the kernel does not offer it (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH does)";
+    info!(mount = settings.name, reason, "cached files are read through the daemon");
+    Some(reason.to_owned())
 }
 
 fn set_read_ahead(session: &Session, fuse: &FuseSettings, settings: &MountSettings) -> u64 {

@@ -198,6 +198,7 @@ fn mount_all(
         cores: &daemon.cores,
         fuse: &settings.fuse,
         read_ahead: &settings.read_ahead,
+        passthrough: wiring::passthrough(&settings),
         metadata_bytes: daemon.limits.namespace_bytes / settings.mounts.len().max(1) as u64,
         events,
     };

@@ -66,8 +66,21 @@ pub(crate) fn mount_options(mount: &MountSettings) -> MountOptions {
     }
 }
 
+/// Whether the kernel may be given cached files to read alone, and if not, why.
+pub(crate) fn passthrough(settings: &Settings) -> Result<(), &'static str> {
+    if settings.cache.dir.is_none() {
+        Err("there is no cache directory")
+    } else if !settings.fuse.passthrough {
+        Err("fuse.passthrough = false")
+    } else if settings.cache.verify == Verify::Always {
+        Err("cache.verify = \"always\"")
+    } else {
+        Ok(())
+    }
+}
+
 /// What is asked of the kernel at INIT.
-pub(crate) fn wish(fuse: &FuseSettings) -> Wish {
+pub(crate) fn wish(fuse: &FuseSettings, passthrough: bool) -> Wish {
     Wish {
         request_bytes_max: fuse.request_bytes_max,
         read_ahead_bytes: u32::try_from(fuse.read_ahead_bytes).unwrap_or(u32::MAX),
@@ -78,6 +91,7 @@ pub(crate) fn wish(fuse: &FuseSettings) -> Wish {
             Transport::Device => TransportKind::Device,
             Transport::Ring => TransportKind::Ring,
         },
+        passthrough,
     }
 }
 

@@ -26,7 +26,7 @@ mod wait;
 
 pub use admin::{Admin, Answer};
 pub use content::{File, md5_of_file};
-pub use os::map_file;
+pub use os::{map_file, map_file_private};
 pub use process::{Daemon, Outcome, Program, program, run};
 pub use stage::{Stage, is_mounted, is_root, mount_obstacle, ring_obstacle, skip, unmount_lazily};
 pub use store::{External, Store};

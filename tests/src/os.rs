@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Has the kernel send SIGTERM to the process that `command` starts when the thread that started it
@@ -20,6 +20,12 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: the hook runs between fork and exec and makes one system call (prctl); it neither
     // allocates nor takes a lock.
     unsafe { command.pre_exec(hook) };
+}
+
+/// Maps a whole file for reading, in pages of the process's own.
+pub fn map_file_private(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the file is on a read-only mount of the test's own; nobody truncates it while mapped.
+    unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
 /// Maps a whole file for reading.

@@ -229,8 +229,13 @@ impl Stage {
 
     /// Starts the daemon and waits until it is ready, or has ended with the status returned.
     pub fn try_start(&mut self) -> Result<(), ExitStatus> {
+        self.try_start_by(&mut self.daemon_command())
+    }
+
+    /// As [`Stage::try_start`], by a command that becomes the daemon.
+    pub fn try_start_by(&mut self, command: &mut Command) -> Result<(), ExitStatus> {
         assert!(self.daemon.is_none(), "one daemon at a time");
-        let mut daemon = Daemon::spawn(&mut self.daemon_command(), self.folder.path());
+        let mut daemon = Daemon::spawn(command, self.folder.path());
         let ready = daemon.wait_ready(START_LIMIT);
         self.daemon = Some(daemon);
         ready

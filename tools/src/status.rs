@@ -104,8 +104,18 @@ fn summary(status: &Status) -> String {
 
 fn mount_lines(mount: &Mount) -> String {
     let state = format!("{:?}", mount.state).to_lowercase();
+    let passthrough = match (&mount.passthrough.off_because, mount.passthrough.on) {
+        (Some(reason), _) => format!("off: {reason}"),
+        (None, true) => format!(
+            "{} of {} opens, {} files open",
+            mount.passthrough.opens,
+            mount.passthrough.opens + mount.passthrough.opens_cached,
+            mount.passthrough.files_open
+        ),
+        (None, false) => "unknown".to_owned(),
+    };
     format!(
-        "mount    {} on {} ({state}): {} served, {} received in {} S3 requests, {} of them failed; {} errors\n",
+        "mount    {} on {} ({state}): {} served, {} received in {} S3 requests, {} of them failed; {} errors\n         passthrough {passthrough}\n",
         mount.source,
         mount.mountpoint,
         format_bytes(mount.served_bytes),

@@ -1,6 +1,6 @@
 //! How the daemon asks the kernel to read, taken from its own defaults, so that the null server asks the same way.
 
-use tenderfs_fuse::{ReadDirPlus, Wish};
+use tenderfs_fuse::{ReadDirPlus, TransportKind, Wish};
 use toml::{Table, Value};
 
 /// The home of all defaults.
@@ -23,6 +23,8 @@ pub(crate) fn default_wish() -> Wish {
         max_background: small("max_background"),
         congestion_threshold: small("congestion_threshold"),
         readdirplus: ReadDirPlus::Auto,
+        transport: TransportKind::Device,
+        passthrough: false,
     }
 }
 

@@ -45,6 +45,23 @@ impl CoreCache {
         self.core.backing(object).await
     }
 
+    /// Whether [`CoreCache::backing`] would give the file of `object` at once, as far as is known.
+    pub fn is_ready(&self, object: &Object) -> bool {
+        let disk_object = self.core.disk().and_then(|disk| disk.find(object.id()));
+        disk_object.is_some_and(|object| matches!(object.readiness(), Readiness::Ready(_)))
+    }
+
+    /// Whether the file of `lease`, which nobody reads now, can be given again: it is the object's
+    /// still, and nobody has changed it. Its path is in the kernel's memory as long as the file is
+    /// open anywhere, so this does not wait.
+    pub fn is_unchanged(&self, lease: &Lease) -> bool {
+        let Some(disk) = self.core.disk() else { return false };
+        let object = lease.object();
+        let Readiness::Ready(stamp) = object.readiness() else { return false };
+        let now = std::fs::symlink_metadata(disk.object_path(object.id()));
+        now.is_ok_and(|now| FileStamp::of(&now) == stamp)
+    }
+
     /// Notes for eviction from disk that `object` is in use, which is not seen where the kernel
     /// reads it by itself.
     pub fn used(&self, object: &Arc<Object>) {

@@ -221,28 +221,44 @@ impl Core {
         Ok(Some(found))
     }
 
-    /// Counts how a read from disk went, and drops from the index what was not right.
-    pub(crate) fn note_disk_read(
+    /// Counts how the read of a whole block from disk went.
+    fn note_disk_read(
         &self,
         disk_object: &Arc<DiskObject>,
         index: u32,
         result: &Result<FileStamp, Unusable>,
     ) {
-        let Some(disk) = self.disk() else { return };
         match result {
-            Ok(stamp) => disk.read_succeeded(disk_object, index, *stamp),
-            Err(Unusable::Absent) => (),
-            Err(Unusable::Failed(error)) => {
+            Ok(stamp) => {
+                if let Some(disk) = self.disk() {
+                    disk.read_succeeded(disk_object, index, *stamp);
+                }
+            }
+            Err(unusable) => self.note_unusable(disk_object, index, unusable),
+        }
+    }
+
+    /// Counts a block on disk that was of no use, and drops from the index what was not right.
+    pub(crate) fn note_unusable(
+        &self,
+        disk_object: &Arc<DiskObject>,
+        index: u32,
+        unusable: &Unusable,
+    ) {
+        let Some(disk) = self.disk() else { return };
+        match unusable {
+            Unusable::Absent => (),
+            Unusable::Failed(error) => {
                 self.counters().disk_read_errors.inc();
                 disk.read_failed(disk_object, index, error);
                 self.close_file(disk_object);
             }
-            Err(Unusable::Short) => {
+            Unusable::Short => {
                 self.counters().records_dropped.inc();
                 disk.drop_object(disk_object);
                 self.close_file(disk_object);
             }
-            Err(Unusable::Damaged) => {
+            Unusable::Damaged => {
                 self.counters().verify_mismatches.inc();
                 disk.drop_block(disk_object, index);
             }

@@ -100,8 +100,13 @@ impl Core {
         let (frame, mut filler) = self.memory().take_frame(run.bytes.len(), Zone::Hot)?;
         let started = Instant::now();
         let result = self.fill_granules(disk_object, &run, &mut filler).await;
-        self.note_disk_read(disk_object, run.index, &result);
-        result.ok()?;
+        if let Err(unusable) = result {
+            self.note_unusable(disk_object, run.index, &unusable);
+            return None;
+        }
+        if let Some(disk) = self.disk() {
+            disk.part_read_succeeded(disk_object);
+        }
         self.counters().disk_read.observe(started.elapsed());
         self.counters().disk_read_bytes.add(run.bytes.len() as u64);
         let id = BlockId { object: disk_object.id(), index: run.index };

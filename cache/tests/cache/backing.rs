@@ -175,8 +175,11 @@ fn a_file_that_others_have_changed_is_not_given_as_it_is() {
             check_whole(&core, &Seeded::new(), &object).await;
             core.drain().await;
             cache.commit();
-            check_content(&core.backing(&object).await.unwrap(), &object);
+            let given = core.backing(&object).await.unwrap();
+            check_content(&given, &object);
+            assert!(core.is_unchanged(&given.lease));
             change(&file_of(dir.path(), &object));
+            assert!(!core.is_unchanged(&given.lease), "{name}");
             assert!(core.backing(&object).await.is_none(), "{name}");
             if name == "touched" {
                 check_content(&backing(&core, &object).await, &object);

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use tenderfs_s3client::ErrorKind;
 
-use super::model::{Cache, DiskTier, Memory, MemoryTier, Mount, MountState, Prefetch, Reads};
+use super::model::{
+    Cache, DiskTier, Memory, MemoryTier, Mount, MountState, Passthrough, Prefetch, Reads,
+};
 use super::{Backend, WarmFacts, model};
 use crate::config::{Limits, Settings};
 use crate::metrics::{self, MountCounts, Process, Sources};
@@ -143,6 +145,7 @@ fn describe(mount: &mount::Mount) -> Mount {
         read_bytes_max: u64::from(mount.negotiated.request_bytes_max),
         read_ahead_bytes: mount.kernel_read_ahead_bytes,
         features: mount.negotiated.features().map(str::to_owned).collect(),
+        passthrough: passthrough(mount),
         requests: kernel.requests(),
         errors: mount.counters.errors.get(),
         served_bytes: kernel.data_bytes.get(),
@@ -152,11 +155,26 @@ fn describe(mount: &mount::Mount) -> Mount {
     }
 }
 
+fn passthrough(mount: &mount::Mount) -> Passthrough {
+    let (counters, (open, idle)) = (mount.passthrough_counters(), mount.passthrough_files());
+    Passthrough {
+        on: mount.passthrough_off().is_none(),
+        off_because: mount.passthrough_off().map(str::to_owned),
+        opens: counters.opens.get(),
+        opens_cached: counters.opens_cached.get(),
+        refused: counters.refused.get(),
+        files_open: open,
+        files_idle: idle,
+    }
+}
+
 fn counts(mount: &mount::Mount) -> MountCounts<'_> {
     MountCounts {
         name: &mount.settings.name,
         served: mount.is_served(),
         files_open: mount.files_open(),
+        opens: mount.passthrough_counters(),
+        backing_files: mount.passthrough_files(),
         kernel: mount.fuse_counters(),
         s3: mount.bucket.counters(),
         mount: &mount.counters,

@@ -167,6 +167,9 @@ pub struct Mount {
     pub read_ahead_bytes: u64,
     /// Features agreed on with the kernel.
     pub features: Vec<String>,
+    /// Files that the kernel reads by itself.
+    #[serde(default)]
+    pub passthrough: Passthrough,
     /// Requests from the kernel since it was mounted.
     pub requests: u64,
     /// Requests that were answered with an error.
@@ -180,6 +183,25 @@ pub struct Mount {
     pub s3_errors: u64,
     /// Bytes received from S3.
     pub s3_received_bytes: u64,
+}
+
+/// Files that are complete on disk and verified, and that the kernel reads by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Passthrough {
+    /// Whether files are given to the kernel.
+    pub on: bool,
+    /// Why not; null if they are.
+    pub off_because: Option<String>,
+    /// Opens of files that the kernel reads.
+    pub opens: u64,
+    /// Opens of files that are read through the daemon.
+    pub opens_cached: u64,
+    /// Complete files that the kernel did not take.
+    pub refused: u64,
+    /// Files that the kernel reads now.
+    pub files_open: usize,
+    /// Files kept for the next open.
+    pub files_idle: usize,
 }
 
 /// What to warm.

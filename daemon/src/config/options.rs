@@ -266,6 +266,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Largest read request asked of the kernel, within its own limit.",
     ),
     row(
+        "fuse.passthrough",
+        Kind::Flag,
+        "The kernel reads files that are complete on disk and verified by itself, at the speed of the disk's file system. `cache.verify = \"always\"` turns it off.",
+    ),
+    row(
         "warm.workers",
         Kind::Count { min: 1, max: 1024 },
         "Files that one `tenderfs warm` brings in at once, unless it says otherwise.",

@@ -176,6 +176,7 @@ fn fuse(reader: &Reader<'_>) -> Result<FuseSettings, ConfigError> {
             .filter(|bytes| REQUEST_BYTES.contains(bytes))
             .and_then(|bytes| u32::try_from(bytes).ok())
             .ok_or_else(|| reader.bad("fuse.request_max", Some("a size from 4K to 64M")))?,
+        passthrough: reader.flag("fuse.passthrough")?,
     })
 }
 

@@ -164,6 +164,8 @@ pub struct FuseSettings {
     pub read_ahead_bytes: u64,
     /// Largest read request.
     pub request_bytes_max: u32,
+    /// Whether the kernel reads complete cached files alone.
+    pub passthrough: bool,
 }
 
 /// `[warm]`

@@ -12,6 +12,7 @@ struct Counts {
     kernel: tenderfs_fuse::Counters,
     s3: tenderfs_s3client::Counters,
     mount: MountCounters,
+    opens: PassthroughCounters,
     namespace: namespace::Counters,
     warm: WarmCounters,
 }
@@ -22,6 +23,8 @@ impl Counts {
             name,
             served: true,
             files_open: 3,
+            opens: &self.opens,
+            backing_files: (2, 5),
             kernel: &self.kernel,
             s3: &self.s3,
             mount: &self.mount,

@@ -15,6 +15,7 @@ mod fstab;
 mod hostile_keys;
 mod interrupts;
 mod memory;
+mod passthrough;
 mod read_ahead;
 mod requests;
 mod rings;

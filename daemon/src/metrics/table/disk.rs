@@ -39,6 +39,12 @@ pub(super) const ROWS: &[Row] = &[
         },
     ),
     counter(
+        "tenderfs_cache_disk_checked_blocks_total",
+        &[],
+        "Blocks of an earlier life of the daemon that were read in the background and found right, so that their files can be passed through.",
+        |from, to| to.value(&[], from.cache.disk_check_blocks.get()),
+    ),
+    counter(
         "tenderfs_cache_verify_mismatches_total",
         &[],
         "Blocks whose bytes on disk were wrong; they were fetched again.",

@@ -16,6 +16,39 @@ pub(super) const ROWS: &[Row] = &[
             to.value(&[mount.name], u64::try_from(mount.files_open).unwrap_or(u64::MAX));
         }
     }),
+    counter(
+        "tenderfs_opens_total",
+        &["mount", "mode"],
+        "Files opened: `passthrough` for the kernel to read alone from the disk tier, `cached` to be read through the daemon and the page cache.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name, "passthrough"], mount.opens.opens.get());
+                to.value(&[mount.name, "cached"], mount.opens.opens_cached.get());
+            }
+        },
+    ),
+    counter(
+        "tenderfs_passthrough_refused_total",
+        &["mount"],
+        "Complete, verified files that the kernel did not take to read alone; if it takes none at all, the first turns passthrough off.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.opens.refused.get());
+            }
+        },
+    ),
+    gauge(
+        "tenderfs_backing_files",
+        &["mount", "state"],
+        "Files of the disk tier that the kernel has: `open` while it reads them alone, `idle` kept for the next open.",
+        |from, to| {
+            for mount in &from.mounts {
+                let (open, idle) = mount.backing_files;
+                to.value(&[mount.name, "open"], u64::try_from(open).unwrap_or(u64::MAX));
+                to.value(&[mount.name, "idle"], u64::try_from(idle).unwrap_or(u64::MAX));
+            }
+        },
+    ),
     counter("tenderfs_served_bytes_total", &["mount"], "Bytes handed to readers.", |from, to| {
         for mount in &from.mounts {
             to.value(&[mount.name], mount.kernel.data_bytes.get());
