@@ -174,18 +174,22 @@ mod tests {
     #[test]
     fn a_read_across_two_blocks_takes_granules_of_both() {
         let (all, one) = (BLOCK_BYTES as usize, SUM_BYTES);
-        check(2 * BLOCK_BYTES, (BLOCK_BYTES - 1, BLOCK_BYTES + 1), {
-            Some(&[(0, [all - one, all, one - 1, one]), (1, [0, one, 0, 1])])
-        });
+        check(
+            2 * BLOCK_BYTES,
+            (BLOCK_BYTES - 1, BLOCK_BYTES + 1),
+            Some(&[(0, [all - one, all, one - 1, one]), (1, [0, one, 0, 1])]),
+        );
         check(3 * BLOCK_BYTES, (BLOCK_BYTES - 1, 2 * BLOCK_BYTES + 1), None);
     }
 
     #[test]
     fn the_last_granule_ends_with_the_object() {
         check(1000, (10, 20), Some(&[(0, [0, 1000, 10, 20])]));
-        check(BLOCK_BYTES + 70_000, (BLOCK_BYTES + 66_000, BLOCK_BYTES + 70_000), {
-            Some(&[(1, [SUM_BYTES, 70_000, 464, 4464])])
-        });
+        check(
+            BLOCK_BYTES + 70_000,
+            (BLOCK_BYTES + 66_000, BLOCK_BYTES + 70_000),
+            Some(&[(1, [SUM_BYTES, 70_000, 464, 4464])]),
+        );
     }
 
     #[test]
