@@ -268,3 +268,69 @@ async fn let_others_run() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::{ReadDirPlus, Wish};
+    use crate::mount::{Access, MountOptions};
+    use crate::mountpoint::{Unmount, unmount};
+    use crate::session::Session;
+
+    struct UnmountOnDrop<'a>(&'a std::path::Path);
+
+    impl Drop for UnmountOnDrop<'_> {
+        fn drop(&mut self) {
+            unmount(self.0, Unmount::Lazy).ok();
+        }
+    }
+
+    /// The kernel waits for the entries of all queues, so a core without must say that it has none.
+    #[test]
+    fn a_core_that_declines_its_ring_leaves_the_mount_to_the_device() {
+        let obstacle = ring_obstacle().map(|obstacle| obstacle.to_string());
+        let root = nix::unistd::geteuid().is_root();
+        if let Some(obstacle) = obstacle.or((!root).then(|| "mounting needs root".to_owned())) {
+            println!("skipped: {obstacle}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut session = Session::mount(&MountOptions {
+            source: "declined".into(),
+            mountpoint: dir.path().into(),
+            read_only: true,
+            access: Access::OwnerOnly,
+        })
+        .unwrap();
+        let _guard = UnmountOnDrop(dir.path());
+        let wish = Wish {
+            request_bytes_max: 1 << 20,
+            read_ahead_bytes: 1 << 20,
+            max_background: 64,
+            congestion_threshold: 48,
+            readdirplus: ReadDirPlus::Auto,
+            transport: TransportKind::Ring,
+        };
+        let negotiated = session.negotiate(&wish).unwrap();
+        assert_eq!(negotiated.transport(), TransportKind::Ring);
+        let device = session.device().unwrap();
+        let path = dir.path().to_owned();
+        let caller = std::thread::spawn(move || std::fs::metadata(path));
+        tokio_uring::start(async {
+            ring::decline(&device.fd).unwrap();
+            let bytes = negotiated.request_buffer_bytes();
+            let transport = DeviceTransport::new(device.fd, bytes, Waking::All).unwrap();
+            let channel = Channel(Rc::new(Inner {
+                transport: Transport::Device(transport),
+                ring_failure: None,
+                session: device.session,
+                owner: None,
+                counters: device.counters,
+            }));
+            let Received::Request(request) = channel.receive().await.unwrap() else { panic!() };
+            channel.send(request.unique, &Reply::Error(Errno::EACCES)).unwrap();
+        });
+        let error = caller.join().unwrap().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+}

@@ -103,6 +103,12 @@ impl Stage {
         self
     }
 
+    /// Whether the daemon is to be asked by FUSE over io_uring.
+    pub fn is_by_ring(&self) -> bool {
+        let transport = self.config.get("fuse").and_then(|fuse| fuse.get("transport"));
+        transport.and_then(Value::as_str) == Some("ring")
+    }
+
     /// The configuration as it stands, to be changed in ways that the setters do not offer.
     pub fn config_mut(&mut self) -> &mut Table {
         &mut self.config

@@ -23,6 +23,8 @@ use super::readiness::{INTEREST, Owner, register};
 use crate::init::Negotiated;
 use crate::reply::{Head, Payload};
 use crate::request::Unique;
+#[cfg(test)]
+pub(super) use entries::decline;
 use entries::{Entries, Plan};
 pub use probe::{RingObstacle, ring_obstacle};
 use std::cell::{Cell, RefCell};

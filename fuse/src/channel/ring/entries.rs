@@ -295,7 +295,7 @@ fn set_len(entry: &mut Entry128, len: u32) {
 
 /// Makes the kernel of a connection on which rings were agreed use /dev/fuse for all requests, by a
 /// registration that it must refuse. It has waited for entries of every queue until now.
-pub(super) fn decline(fd: &OwnedFd) -> io::Result<()> {
+pub(in crate::channel) fn decline(fd: &OwnedFd) -> io::Result<()> {
     let mut ring = build(1)?;
     let command = opcode::UringCmd80::new(types::Fd(fd.as_raw_fd()), wire::REGISTER)
         .cmd(wire::command(u16::MAX, 0))
