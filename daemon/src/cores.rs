@@ -112,7 +112,12 @@ impl Core {
         mount: &Arc<Mount>,
         listed: &ListedObject,
     ) -> Result<Warmed, ReadError> {
-        self.cache.warm(&self.origin(mount), &self.object(mount, listed)).await
+        let object = self.object(mount, listed);
+        let warmed = self.cache.warm(&self.origin(mount), &object).await?;
+        if mount.passthrough.may_lend(&object) {
+            self.cache.verify_later(&object);
+        }
+        Ok(warmed)
     }
 }
 

@@ -207,6 +207,7 @@ impl Mount {
 
     fn channel_closed(&self) {
         if self.channels.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.passthrough.end();
             let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
             if events.send(Event::Unmounted(self.index)).is_err() {
                 debug!(mount = self.settings.name, "the daemon has stopped already");

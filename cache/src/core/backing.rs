@@ -51,6 +51,16 @@ impl CoreCache {
         disk_object.is_some_and(|object| matches!(object.readiness(), Readiness::Ready(_)))
     }
 
+    /// Has `object` verified in the background if it is complete and an earlier life wrote it, so that
+    /// [`CoreCache::backing`] gives its file at the first open.
+    pub fn verify_later(&self, object: &Object) {
+        let disk_object = self.core.disk().and_then(|disk| disk.find(object.id()));
+        let unverified = disk_object.filter(|it| it.readiness() == Readiness::Unverified);
+        if let Some(disk_object) = unverified {
+            self.core.check_later(&disk_object);
+        }
+    }
+
     /// Whether the file of `lease`, which nobody reads now, can be given again: it is the object's
     /// still, and nobody has changed it. Its path is in the kernel's memory as long as the file is
     /// open anywhere, so this does not wait.

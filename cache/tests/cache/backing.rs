@@ -103,6 +103,24 @@ fn what_an_earlier_life_wrote_is_given_once_it_was_read_and_compared() {
 }
 
 #[test]
+fn an_object_can_be_verified_before_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), &SIZES);
+    let cache = Cache::open(settings(Some(dir.path()))).unwrap();
+    on_core(&cache, async |core| {
+        for size_bytes in SIZES {
+            let object = object(&cache, size_bytes);
+            assert!(!core.is_ready(&object));
+            core.verify_later(&object);
+            while !core.is_ready(&object) {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            check_content(&core.backing(&object).await.unwrap(), &object);
+        }
+    });
+}
+
+#[test]
 fn what_readers_have_verified_is_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), &SIZES);

@@ -159,7 +159,8 @@ impl Passthrough {
         }
     }
 
-    fn may_lend(&self, object: &Object) -> bool {
+    /// Whether the kernel may read an object as long as this, once it is complete and verified.
+    pub(crate) fn may_lend(&self, object: &Object) -> bool {
         object.size_bytes() >= BYTES_MIN && self.off.get().is_none()
     }
 
@@ -229,6 +230,13 @@ impl Passthrough {
     pub(crate) fn drop_evicted(&self) {
         let gone = self.lock().idle.take_unless(|lent| lent.lease.is_current());
         drop(gone);
+    }
+
+    /// The mount is gone, and with it who could open or close a file.
+    pub(crate) fn end(&self) {
+        let table = Table { modes: Modes::default(), idle: Idle::new(0) };
+        let all = std::mem::replace(&mut *self.lock(), table);
+        drop(all);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
