@@ -310,6 +310,7 @@ mod tests {
             congestion_threshold: 48,
             readdirplus: ReadDirPlus::Auto,
             transport: TransportKind::Ring,
+            passthrough: false,
         };
         let negotiated = session.negotiate(&wish).unwrap();
         assert_eq!(negotiated.transport(), TransportKind::Ring);

@@ -170,9 +170,8 @@ impl Inner {
         };
         // Unlinking a file that is in use outside the cache would free nothing and lose it.
         let is_lent = |id: &ObjectId| objects.get(id).is_some_and(|object| object.is_lent());
-        let standing = |id: &ObjectId| match is_lent(id) {
-            true => Standing::Busy,
-            false => standing(*id, own_ms(id)),
+        let standing = |id: &ObjectId| {
+            if is_lent(id) { Standing::Busy } else { standing(*id, own_ms(id)) }
         };
         let (id, stamp) = order.oldest(LOOKS_MAX, standing, moved)?;
         order.remove(id, stamp);

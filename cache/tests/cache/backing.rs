@@ -180,9 +180,10 @@ fn a_file_that_others_have_changed_is_not_given_as_it_is() {
     for (name, change, kept) in [
         ("touched", touched, Some(true)),
         ("shorter", shorter, Some(false)),
-        ("longer", longer, Some(false)),
         ("gone", gone, Some(false)),
-        // The core may have the right file open still.
+        // The right bytes may be read before the object is forgotten, or from the file that is
+        // open still.
+        ("longer", longer, None),
         ("another", another, None),
         ("link", link, Some(true)),
     ] {

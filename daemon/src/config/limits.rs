@@ -241,14 +241,16 @@ mod tests {
     #[test]
     fn rings_are_paid_for_by_the_arena() {
         let with = |transport: &str| {
-            let values = [
-                ("mount.source", "s3://a"),
-                ("mount.mountpoint", "/mnt/a"),
-                ("fuse.transport", transport),
-                ("memory.limit", "1G"),
-                ("daemon.cores", "2"),
-            ];
-            derive(&values).unwrap()
+            let text = format!(
+                "daemon.cores = 2\nmemory.limit = \"1G\"\nfuse.transport = \"{transport}\"\n\
+                 [[mount]]\nbucket = \"a\"\nmountpoint = \"/mnt/a\""
+            );
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tenderfs.toml");
+            std::fs::write(&path, text).unwrap();
+            let machine = Machine::example();
+            let settings = load_on(&machine, Some(&path), Overrides::new(), &|_| None).unwrap();
+            Limits::derive(&settings, &machine).unwrap()
         };
         let (device, ring) = (with("device"), with("ring"));
         assert_eq!((device.ring_bytes, ring.ring_bytes), (0, 32 << 20));
