@@ -39,7 +39,7 @@ fn thirty_two_readers_by_rings_get_the_right_bytes() {
     assert!(stage.stop().success());
 }
 
-/// Pages of the file in an order of the reader's own, by O_DIRECT.
+/// Pages of the file in an order of the reader's own, by `O_DIRECT`.
 fn read_direct(stage: &Stage, file: &tenderfs_tests::File, reader: u64) {
     let path = stage.path(&file.key);
     let open =
