@@ -199,6 +199,8 @@ type Trouble = fn(&Stage, &[Object]) -> Vec<Object>;
 fn check_under(name: &str, cache_size: &str, trouble: Trouble) {
     let small = |stage: &mut Stage| {
         stage.set("cache.size", cache_size);
+        // Folders that come later are seen at once.
+        stage.set_mount("negative_ttl", "0s");
     };
     let Some(stage) = stage_with(small) else { return };
     let files = stage.fill((0..6).map(|number| (format!("{number}.bin"), 3 * MIB + 100 + number)));
