@@ -83,11 +83,12 @@ pub struct CompareArgs {
 }
 
 const COMPARE_HELP: &str = "\
-A ratio says how good a figure is: value / reference where more is better, reference / value where less is better
-(times, memory, processor time), 1 where a count is what it must be. So a row is below its bar if its ratio is less.
+A ratio says how good a figure is: value / reference where more is better, reference / value where less is better \
+(times, memory, processor time), 1 where a count is what it must be. So a row is below its bar if its ratio is less. \
 What is missing here (fio, curl, root) is said, and its rows are `not measured`.
 
-Exit codes: 0 every bar is reached, 1 a row is below its bar, bytes were wrong or nothing could be measured, 2 wrong usage.";
+Exit codes: 0 every bar is reached, 1 a row is below its bar, bytes were wrong or nothing could be measured, 2 wrong \
+usage.";
 
 /// A suite, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
