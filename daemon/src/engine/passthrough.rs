@@ -29,7 +29,7 @@ const IDLE_MAX: usize = 1024;
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Objects of fewer bytes are read through the daemon and the kernel's page cache: see
-/// docs/decisions/0005-passthrough.md for the measurement.
+/// docs/decisions/0006-passthrough.md for the measurement.
 const BYTES_MIN: u64 = 1 << 20;
 
 /// A file that the kernel reads, and what keeps its space counted.
