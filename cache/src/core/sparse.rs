@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::core::bring::{Unusable, unusable};
 use crate::core::files::read_part;
 use crate::disk::object::DiskObject;
+use crate::memory::buddy::CHUNK_BYTES;
 use crate::memory::frame::{Filler, Publish};
 use crate::memory::zones::Zone;
 use crate::object::Object;
@@ -24,7 +25,7 @@ use crate::view::{Piece, Pieces, Tier, View};
 
 /// Longest part of a block that is read by itself. A longer one is most of the block, which other
 /// readers may want.
-const PART_BYTES_MAX: usize = BLOCK_BYTES as usize / 2;
+const PART_BYTES_MAX: usize = CHUNK_BYTES / 2;
 
 /// A part of one block, whole granules but for the end of the object.
 struct GranuleRun {
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_read_across_two_blocks_takes_granules_of_both() {
-        let (all, one) = (BLOCK_BYTES as usize, SUM_BYTES);
+        let (all, one) = (CHUNK_BYTES, SUM_BYTES);
         check(
             2 * BLOCK_BYTES,
             (BLOCK_BYTES - 1, BLOCK_BYTES + 1),

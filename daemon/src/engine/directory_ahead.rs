@@ -151,7 +151,7 @@ mod tests {
     /// Opens the files of a directory of 1 000 in this order, each late or not, and compares what
     /// is queued.
     #[track_caller]
-    fn check(opens: &[usize], (is_late, bytes): (bool, u64), queued: &[Range<usize>]) {
+    fn check(opens: &[usize], (is_late, bytes): (bool, u64), queued: &[(usize, usize)]) {
         let ahead = DirectoryAhead::default();
         let prefix = Arc::from("images/");
         let seen: Vec<_> = opens
@@ -161,6 +161,7 @@ mod tests {
                 ahead.on_open(opened, 32, |_| bytes)
             })
             .filter(|range| !range.is_empty())
+            .map(|range| (range.start, range.end))
             .collect();
         assert_eq!(seen, queued, "{opens:?}");
     }
@@ -169,21 +170,21 @@ mod tests {
     #[test]
     fn files_opened_in_order_have_the_next_four_fetched() {
         check(&[0, 1, 2], (false, SMALL), &[]);
-        check(&[0, 1, 2, 3], (false, SMALL), &[4..8]);
-        check(&[0, 1, 2, 3, 4, 5], (false, SMALL), &[4..8, 8..9, 9..10]);
-        check(&[500, 501, 502, 503], (false, SMALL), &[504..508]);
+        check(&[0, 1, 2, 3], (false, SMALL), &[(4, 8)]);
+        check(&[0, 1, 2, 3, 4, 5], (false, SMALL), &[(4, 8), (8, 9), (9, 10)]);
+        check(&[500, 501, 502, 503], (false, SMALL), &[(504, 508)]);
     }
 
     #[test]
     fn the_window_doubles_while_files_come_late_up_to_the_lookahead() {
         let late: Vec<usize> = (0..8).collect();
-        check(&late, (true, SMALL), &[4..8, 8..13, 13..22, 22..39, 39..40]);
+        check(&late, (true, SMALL), &[(4, 8), (8, 13), (13, 22), (22, 39), (39, 40)]);
     }
 
     #[test]
     fn workers_that_take_turns_are_one_stream() {
-        check(&[0, 2, 1, 3, 5, 4], (false, SMALL), &[6..10]);
-        check(&[3, 0, 2, 1, 4, 5, 7, 6], (false, SMALL), &[8..12]);
+        check(&[0, 2, 1, 3, 5, 4], (false, SMALL), &[(6, 10)]);
+        check(&[3, 0, 2, 1, 4, 5, 7, 6], (false, SMALL), &[(8, 12)]);
     }
 
     #[test]
@@ -198,13 +199,13 @@ mod tests {
     fn what_is_fetched_ahead_is_bounded_in_bytes() {
         let four_blocks = u64::from(FILE_BLOCKS) * BLOCK_BYTES;
         let late: Vec<usize> = (0..7).collect();
-        check(&late, (true, four_blocks), &[4..8, 8..9, 9..10, 10..11]);
+        check(&late, (true, four_blocks), &[(4, 8), (8, 9), (9, 10), (10, 11)]);
         check(&late, (true, AHEAD_BYTES_MAX + 1), &[]);
     }
 
     #[test]
     fn nothing_is_fetched_behind_the_end_or_once_the_listing_has_changed() {
-        check(&[995, 996, 997, 998, 999], (false, SMALL), &[999..1000]);
+        check(&[995, 996, 997, 998, 999], (false, SMALL), &[(999, 1000)]);
         let (ahead, prefix) = (DirectoryAhead::default(), Arc::from("d/"));
         let open = |index, names| {
             let opened = Opened { prefix: &prefix, index, names, is_late: false };
