@@ -222,7 +222,7 @@ impl Namespace {
             }
             LookupPlan::Relist(prefix) => {
                 self.counters.lookups_asked.inc();
-                let listing = Box::pin(self.listing(client, &prefix)).await?;
+                let listing = Box::pin(self.list_anew(client, &prefix)).await?;
                 return Ok(self.look_into(&listing, &prefix, name));
             }
             LookupPlan::Ask(prefix) => prefix,
@@ -260,6 +260,16 @@ impl Namespace {
         if let Some(listing) = lock(&self.tree).fresh_listing(prefix, Instant::now()) {
             return Ok(listing);
         }
+        self.list_anew(client, prefix).await
+    }
+
+    /// All entries of the directory `prefix` by a listing that is under way or starts now, whatever
+    /// is known: that a name exists is believed longer than that it does not.
+    async fn list_anew(
+        self: &Arc<Self>,
+        client: &Client,
+        prefix: &Arc<str>,
+    ) -> Result<Arc<Listing>, NamespaceError> {
         // A listing that nobody waited for may be given up at the moment it is joined.
         for _ in 0..2 {
             let mut flight = self.join_flight(client, prefix);

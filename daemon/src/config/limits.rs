@@ -243,7 +243,7 @@ mod tests {
         let with = |transport: &str| {
             let text = format!(
                 "daemon.cores = 2\nmemory.limit = \"1G\"\nfuse.transport = \"{transport}\"\n\
-                 [[mount]]\nbucket = \"a\"\nmountpoint = \"/mnt/a\""
+                 [[mount]]\nbucket = \"training\"\nmountpoint = \"/mnt/a\""
             );
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("tenderfs.toml");

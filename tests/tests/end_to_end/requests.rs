@@ -130,3 +130,17 @@ fn ls_of_ten_thousand_keys_costs_one_list_a_page_and_directory_and_no_head() {
     assert_eq!(count_since(ledger, mark, Operation::Head), 0);
     assert_eq!(count_since(ledger, mark, Operation::Get), 0);
 }
+
+/// Proves W02: that a name is absent is believed for its own time, not as long as the others of the
+/// listing are believed to exist.
+#[test]
+fn a_new_object_in_a_listed_directory_is_seen_after_the_negative_time_out() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.set_mount("negative_ttl", "0s");
+    stage.put("folder/old", vec![b'o'; 10]);
+    stage.start();
+    assert_eq!(std::fs::read_dir(stage.path("folder")).unwrap().count(), 1);
+    assert!(!stage.path("folder/new").exists());
+    stage.put("folder/new", vec![b'n'; 10]);
+    assert_eq!(std::fs::read(stage.path("folder/new")).unwrap(), [b'n'; 10]);
+}
