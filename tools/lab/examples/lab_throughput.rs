@@ -5,7 +5,9 @@
 //! Eight raw sockets on two threads ask signed GETs and throw the bytes away in the kernel (`MSG_TRUNC`), so that the
 //! client costs as little as it can; one line of each run also copies them, as a client that uses the
 //! bytes does. CPU time is that of the lab's own threads, from `schedstat`. The best of the runs is
-//! printed for speed, all of them for shape.
+//! printed for speed, all of them for shape. The last line of speed is the reference: the same requests to
+//! a server that reads no further than their end and answers each with the same bytes, which is what
+//! sockets and runtime cost.
 #![allow(clippy::print_stdout, reason = "it prints what it measures")]
 
 use std::error::Error;
@@ -17,13 +19,15 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Buf;
 use futures_util::future::try_join_all;
 use nix::sys::socket::{MsgFlags, recv};
 use rusty_s3::actions::{ListObjectsV2, ListObjectsV2Response};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tenderfs_lab::{Content, Lab, Shape};
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
 use url::Url;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -34,6 +38,8 @@ const CLIENT_THREADS: usize = 2;
 const LARGE_BYTES: u64 = 8 << 20;
 const SMALL_BYTES: u64 = 100 << 10;
 const SMALL_OBJECTS: u64 = 1000;
+/// What the names of the reference's threads begin with.
+const BARE: &str = "bare-server";
 
 /// What the clients do with the bytes.
 #[derive(Clone, Copy, PartialEq)]
@@ -85,16 +91,16 @@ fn main() -> Result<(), Failure> {
     ];
     for (name, asks, client) in loads.into_iter().filter(|(name, ..)| name.contains(&only)) {
         let results = (0..runs)
-            .map(|_| measure(&lab, asks, client, run))
+            .map(|_| measure(lab.address(), "tenderfs-lab", asks, client, run))
             .collect::<Result<Vec<Measured>, Failure>>()?;
-        let best =
-            results.into_iter().max_by(|a, b| a.gets_per_second.total_cmp(&b.gets_per_second));
-        if let Some(best) = best {
-            println!(
-                "  {name:44} {:6.2} GB/s {:8.0} GETs/s {:.3} CPU s/GB",
-                best.gigabytes_per_second, best.gets_per_second, best.cpu_seconds_per_gigabyte
-            );
-        }
+        print_best(name, results);
+    }
+    if "100 KiB objects, from a bare server".contains(&only) {
+        let address = bare_server()?;
+        let results = (0..runs)
+            .map(|_| measure(address, BARE, &small, Bytes::Discarded, run))
+            .collect::<Result<Vec<Measured>, Failure>>()?;
+        print_best("100 KiB objects, from a bare server", results);
     }
     if "list".contains(&only) {
         list(&lab)?;
@@ -119,13 +125,71 @@ fn main() -> Result<(), Failure> {
             .unwrap_or_else(|| CONNECTIONS * shape.connection_bytes_per_second.unwrap_or(0));
         for (load, asks) in [("8 MiB", &seeded), ("100 KiB", &small)] {
             let rates = (0..runs)
-                .map(|_| Ok(measure(&lab, asks, Bytes::Discarded, run)?.gigabytes_per_second))
+                .map(|_| {
+                    let measured =
+                        measure(lab.address(), "tenderfs-lab", asks, Bytes::Discarded, run)?;
+                    Ok(measured.gigabytes_per_second)
+                })
                 .collect::<Result<Vec<f64>, Failure>>()?;
             let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.3}")).collect();
             #[expect(clippy::cast_precision_loss, reason = "printed with three digits")]
             let asked = asked as f64 / 1e9;
             println!("  {name:14} {load:8} {asked:.3} GB/s: {}", rates.join(" "));
         }
+    }
+    Ok(())
+}
+
+fn print_best(name: &str, results: Vec<Measured>) {
+    let best = results.into_iter().max_by(|a, b| a.gets_per_second.total_cmp(&b.gets_per_second));
+    if let Some(best) = best {
+        println!(
+            "  {name:44} {:6.2} GB/s {:8.0} GETs/s {:.3} CPU s/GB",
+            best.gigabytes_per_second, best.gets_per_second, best.cpu_seconds_per_gigabyte
+        );
+    }
+}
+
+/// Starts the reference on as many threads as the lab has, until the process ends.
+fn bare_server() -> Result<SocketAddr, Failure> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    for number in 0..2 {
+        let listener = listener.try_clone()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let accept = async move {
+            let listener = TcpListener::from_std(listener)?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                spawn_local(async move { drop(answer(stream).await) });
+            }
+        };
+        let work = move || LocalSet::new().block_on(&runtime, accept);
+        std::thread::Builder::new()
+            .name(format!("{BARE}-{number}"))
+            .spawn(move || -> io::Result<()> { work() })?;
+    }
+    Ok(address)
+}
+
+/// Answers each request with the same bytes.
+async fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SMALL_BYTES}\r\n\r\n");
+    // As far apart in memory as the lab's own small objects.
+    let pool = Content::seeded(3, SMALL_OBJECTS * SMALL_BYTES);
+    let mut starts = (0..SMALL_OBJECTS).map(|number| number * SMALL_BYTES).cycle();
+    let mut request = Vec::with_capacity(4096);
+    while stream.read_buf(&mut request).await? > 0 {
+        if !request.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        request.clear();
+        let start = starts.next().unwrap_or(0);
+        let body = pool.read(start, start + SMALL_BYTES);
+        let mut answer = Buf::chain(head.as_bytes(), body);
+        stream.write_all_buf(&mut answer).await?;
     }
     Ok(())
 }
@@ -190,13 +254,19 @@ fn ask(lab: &Lab, key: &str, start: Option<u64>, body_bytes: u64) -> Result<Ask,
     Ok(Ask { request: request.into_bytes(), body_bytes })
 }
 
-fn measure(lab: &Lab, asks: &[Ask], client: Bytes, run: Duration) -> Result<Measured, Failure> {
+fn measure(
+    server: SocketAddr,
+    threads: &str,
+    asks: &[Ask],
+    client: Bytes,
+    run: Duration,
+) -> Result<Measured, Failure> {
     let (gets, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let cpu_before = lab_cpu()?;
+    let cpu_before = cpu_of(threads)?;
     let begin = Instant::now();
     let repeat = async |number: u64| {
         let from = usize::try_from(number)? * asks.len() / usize::try_from(CONNECTIONS)?;
-        let mut connection = Connection::open(lab.address()).await?;
+        let mut connection = Connection::open(server).await?;
         for ask in asks.iter().cycle().skip(from) {
             if begin.elapsed() >= run {
                 break;
@@ -214,12 +284,12 @@ fn measure(lab: &Lab, asks: &[Ask], client: Bytes, run: Duration) -> Result<Meas
             runtime.block_on(try_join_all(connections.map(&repeat)))?;
             Ok::<(), Failure>(())
         };
-        let threads: Vec<_> =
+        let clients: Vec<_> =
             (0..CLIENT_THREADS as u64).map(|thread| scope.spawn(move || work(thread))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client panicked")?)
+        clients.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client panicked")?)
     })?;
     let elapsed = begin.elapsed().as_secs_f64();
-    let cpu = lab_cpu()? - cpu_before;
+    let cpu = cpu_of(threads)? - cpu_before;
     #[expect(clippy::cast_precision_loss, reason = "printed with few digits")]
     let (gets, gigabytes) = (gets.into_inner() as f64, bytes.into_inner() as f64 / 1e9);
     Ok(Measured {
@@ -229,14 +299,14 @@ fn measure(lab: &Lab, asks: &[Ask], client: Bytes, run: Duration) -> Result<Meas
     })
 }
 
-/// CPU seconds of the lab's threads so far.
-fn lab_cpu() -> Result<f64, Failure> {
+/// CPU seconds so far of the threads whose names begin so.
+fn cpu_of(threads: &str) -> Result<f64, Failure> {
     let mut nanoseconds = 0;
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?.path();
         // A client's thread may end meanwhile.
         let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
-        if name.starts_with("tenderfs-lab") {
+        if name.starts_with(threads) {
             let schedstat = fs::read_to_string(task.join("schedstat"))?;
             nanoseconds += schedstat.split(' ').next().unwrap_or("").parse::<u64>()?;
         }
