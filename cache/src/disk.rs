@@ -64,6 +64,8 @@ pub(crate) struct Disk {
     /// Turns to check an object, and places in the queue for one.
     checking: Semaphore,
     check_places: Arc<Semaphore>,
+    /// Reads that readers or fills have made of this disk, each a part of a block or a whole one.
+    reads_made: AtomicU64,
 }
 
 /// What the disk tier's threads share with the cores.
@@ -127,6 +129,7 @@ impl Disk {
             creating: Default::default(),
             checking: Semaphore::new(CHECKING),
             check_places: Arc::new(Semaphore::new(CHECKS_QUEUED_MAX)),
+            reads_made: AtomicU64::new(0),
         })
     }
 
@@ -217,13 +220,20 @@ impl Disk {
 
     /// A part of a block was read and is right, which says nothing of the rest of the block.
     pub(crate) fn part_read_succeeded(&self, object: &Arc<DiskObject>) {
+        self.reads_made.fetch_add(1, Ordering::Relaxed);
         self.note_use(object, self.now_ms());
         succeeded(&self.inner.reads, "reading");
+    }
+
+    /// Reads made so far of parts of blocks and of whole ones, but for those of checks.
+    pub(crate) fn reads_made(&self) -> u64 {
+        self.reads_made.load(Ordering::Relaxed)
     }
 
     /// Block `index` was read from the file of `stamp` and is right.
     pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>, index: u32, stamp: FileStamp) {
         object.found_right(index, stamp);
+        self.reads_made.fetch_add(1, Ordering::Relaxed);
         self.note_use(object, self.now_ms());
         succeeded(&self.inner.reads, "reading");
     }

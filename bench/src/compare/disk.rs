@@ -22,9 +22,9 @@ use crate::load::Caching;
 const MIB: u64 = 1 << 20;
 /// A block of the cache.
 const BLOCK_BYTES: u64 = 4 * MIB;
-/// Blocks at the end of the object that are left out: more than are ever read ahead of a reader, so that it stays
-/// incomplete.
-const MISSING_BLOCKS: u64 = 16;
+/// The part of the object at its end that is left out: one in so many, which is more than is ever read ahead of a reader, so
+/// that it stays incomplete.
+const MISSING_PART: u64 = 4;
 /// Passes until every block is on disk.
 const FILLS_MAX: usize = 5;
 /// A granule: the least that is read from disk and verified.
@@ -41,7 +41,7 @@ const MEMORY_MIB: u64 = 512;
 /// One incomplete object in the cache.
 struct Scene {
     setup: Setup,
-    /// The object on the mount, without the block that is missing.
+    /// The object on the mount, without the part that is missing.
     present: Vec<Source>,
     /// Its file in the cache.
     file: PathBuf,
@@ -108,7 +108,8 @@ fn prepare(bench: &Bench) -> Result<Scene, CompareError> {
     let setup = setup(Set::Huge);
     let mut present = bench.mounted(&objects);
     for source in &mut present {
-        source.len_bytes = (source.len_bytes / BLOCK_BYTES - MISSING_BLOCKS) * BLOCK_BYTES;
+        let blocks = source.len_bytes / BLOCK_BYTES;
+        source.len_bytes = (blocks - blocks / MISSING_PART) * BLOCK_BYTES;
     }
     fill(bench, &setup, &present)?;
     let cache = bench.ground.cache_dir();

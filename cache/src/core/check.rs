@@ -3,12 +3,13 @@
 //! A complete object whose blocks were not all looked at in this life is served by the daemon, which
 //! verifies every read; meanwhile its blocks are read here once, so that a later open can have the
 //! file itself. They are read through the page cache, where that open will look for them, and take
-//! no frame.
+//! no frame. While the disk serves others, a check uses a tenth of the time.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File;
@@ -25,6 +26,13 @@ use crate::sums::{self, SUM_BYTES};
 const PIECE_BYTES: usize = 1 << 20;
 
 const _: () = assert!(PIECE_BYTES.is_multiple_of(SUM_BYTES), "pieces are compared by themselves");
+
+/// How many times as long as a piece took a check pauses, if the disk served others meanwhile. A
+/// disk without seeks takes reads in turns, so that this is the share of it that others keep.
+const PAUSE_TIMES: u32 = 9;
+
+/// Longest such pause: a disk that hangs for a moment does not put off a check for minutes.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Why a check has ended before the end of the object.
 enum Ended {
@@ -114,6 +122,7 @@ async fn check_block(
         return Err(Ended::Damaged { index });
     }
     for start in (0..len_bytes).step_by(PIECE_BYTES) {
+        let (reads_before, began) = (disk.reads_made(), Instant::now());
         let piece_bytes = PIECE_BYTES.min(len_bytes - start);
         let offset = u64::from(index) * BLOCK_BYTES + start as u64;
         let (read, piece) = file.read_exact_at(buffer.slice(..piece_bytes), offset).await;
@@ -127,8 +136,18 @@ async fn check_block(
         if !sums::verify(&buffer[..piece_bytes], expected) {
             return Err(Ended::Damaged { index });
         }
+        let pause = pause(began.elapsed(), disk.reads_made() - reads_before);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
     Ok(buffer)
+}
+
+/// How long to leave the disk to others after a piece that took so long, during which they made so
+/// many reads.
+fn pause(took: Duration, others_reads: u64) -> Duration {
+    if others_reads == 0 { Duration::ZERO } else { (took * PAUSE_TIMES).min(PAUSE_MAX) }
 }
 
 /// Marks an object as being checked until it is dropped.
@@ -137,5 +156,18 @@ struct Checking(Arc<DiskObject>);
 impl Drop for Checking {
     fn drop(&mut self) {
         self.0.is_checking.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_leaves_a_busy_disk_to_others() {
+        let took = Duration::from_millis(10);
+        assert_eq!(pause(took, 0), Duration::ZERO);
+        assert_eq!(pause(took, 1), Duration::from_millis(90));
+        assert_eq!(pause(Duration::from_secs(5), 1000), PAUSE_MAX);
     }
 }
