@@ -398,6 +398,7 @@ impl Server {
         name: &[u8],
         size_bytes: u32,
     ) -> Result<(), Errno> {
+        attributes::check_kind(name)?;
         let node = self.mount.namespace.node(ino.0).map_err(errno::of_inode)?;
         let Node::File { key, facts } = node else { return Err(Errno::ENODATA) };
         let object = self.object(&key, &facts);

@@ -277,6 +277,12 @@ fn extended_attributes_tell_etag_cached_bytes_and_storage_class() {
     assert_eq!(attribute(&path, "user.tenderfs.cached_bytes").unwrap(), (5 * MIB).to_string());
     let absent = attribute(&path, "user.tenderfs.nothing").unwrap_err();
     assert_eq!(absent.raw_os_error(), Some(Errno::ENODATA as i32));
+    for name in ["security.selinux", "system.posix_acl_access", "trusted.x"] {
+        for path in [&path, &stage.mountpoint()] {
+            let refused = attribute(path, name).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(Errno::EOPNOTSUPP as i32), "{name}");
+        }
+    }
 }
 
 #[test]

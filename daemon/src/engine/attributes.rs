@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use tenderfs_cache::Object;
-use tenderfs_fuse::{Attr, Ino, StatFs};
+use tenderfs_fuse::{Attr, Errno, Ino, StatFs};
 
 use crate::config::MountSettings;
 use crate::namespace::{FileFacts, Node};
@@ -57,6 +57,13 @@ pub(crate) fn statfs() -> StatFs {
         block_bytes: 4096,
         name_bytes_max: 255,
     }
+}
+
+/// Whether a mount has extended attributes of that kind: `user.` only. Of the others (`security.`, `system.`, `trusted.`) it
+/// says that it has none at all, so that tools stop asking: `ls -l` asks each file of a folder for two
+/// of them until it hears that.
+pub(crate) fn check_kind(name: &[u8]) -> Result<(), Errno> {
+    if name.starts_with(b"user.") { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// The value of an extended attribute of a file; `None` if it has no such attribute.
