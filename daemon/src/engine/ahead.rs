@@ -38,9 +38,13 @@ impl Server {
         if window.lookahead_files == 0 {
             return;
         }
+        let is_late = !object.is_ready(0);
+        if !self.mount.directory_ahead.is_looking(is_late) {
+            return;
+        }
         let Some((prefix, listing, index)) = self.mount.namespace.place_of(key) else { return };
         let names = listing.entries().len();
-        let opened = Opened { prefix: &prefix, index, names, is_late: !object.is_ready(0) };
+        let opened = Opened { prefix: &prefix, index, names, is_late };
         let entries = listing.entries();
         let bytes_of = |index: usize| match &entries[index].1 {
             Child::Directory => 0,
@@ -48,13 +52,16 @@ impl Server {
         };
         let files_max = window.lookahead_files;
         let ahead = self.mount.directory_ahead.on_open(opened, files_max, bytes_of);
+        let mut any_started = false;
         for (name, child) in &entries[ahead] {
             let Child::File(facts) = child else { continue };
             let sibling = self.object(&format!("{prefix}{name}").into(), facts);
             if self.fetch_start(&sibling) {
+                any_started = true;
                 self.mount.counters.siblings_fetched.inc();
             }
         }
+        self.mount.directory_ahead.looked(any_started);
     }
 
     /// Whether the fetch of any of the first blocks of a file has started.

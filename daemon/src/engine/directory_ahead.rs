@@ -7,9 +7,12 @@
 //!
 //! Of each file at most [`FILE_BLOCKS`] blocks are fetched: read-ahead inside the file goes on from
 //! there once it is read.
+//!
+//! Where everything is cached, opens are not looked at any more until one comes late.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tenderfs_cache::BLOCK_BYTES;
@@ -35,6 +38,10 @@ const AHEAD_BYTES_MAX: u64 = FIRST_FILES as u64 * FILE_BLOCKS as u64 * BLOCK_BYT
 
 /// Directories whose opens are remembered. What is dropped beyond it is seen anew.
 const DIRECTORIES_MAX: usize = 256;
+
+/// Opens in a row whose bytes were there and after which nothing was fetched, until a mount counts as
+/// cached: a stream whose files are fetched in time comes nowhere near.
+const OPENS_TO_REST: u32 = 1024;
 
 /// The opens of one directory, as places in its listing.
 #[derive(Debug, Default)]
@@ -105,6 +112,8 @@ impl Opens {
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAhead {
     directories: Mutex<HashMap<Arc<str>, Opens>>,
+    /// Opens since one came late or had something fetched.
+    idle_opens: AtomicU32,
 }
 
 /// An open, as a place in the listing of its directory.
@@ -121,6 +130,21 @@ pub(crate) struct Opened<'a> {
 }
 
 impl DirectoryAhead {
+    /// Whether an open is worth finding its place in the listing.
+    pub(crate) fn is_looking(&self, is_late: bool) -> bool {
+        if is_late {
+            self.idle_opens.store(0, Ordering::Relaxed);
+        }
+        self.idle_opens.load(Ordering::Relaxed) < OPENS_TO_REST
+    }
+
+    /// An open that was looked at had a fetch started, or none.
+    pub(crate) fn looked(&self, any_started: bool) {
+        // A count that two cores miss is as good.
+        let opens = if any_started { 0 } else { self.idle_opens.load(Ordering::Relaxed) + 1 };
+        self.idle_opens.store(opens, Ordering::Relaxed);
+    }
+
     /// The files to fetch after `opened`, as places in the listing; see the module's text.
     pub(crate) fn on_open(
         &self,
@@ -193,6 +217,21 @@ mod tests {
         check(&[1, 1, 1, 1, 1, 1], (true, SMALL), &[]);
         check(&[9, 8, 7, 6, 5, 4, 3], (true, SMALL), &[]);
         check(&[0, 1, 2, 500, 1, 2, 501], (true, SMALL), &[]);
+    }
+
+    #[test]
+    fn opens_of_cached_files_are_not_looked_at_until_one_is_late() {
+        let ahead = DirectoryAhead::default();
+        for _ in 0..OPENS_TO_REST {
+            assert!(ahead.is_looking(false));
+            ahead.looked(false);
+        }
+        assert!(!ahead.is_looking(false));
+        assert!(ahead.is_looking(true) && ahead.is_looking(false));
+        for _ in 0..2 * OPENS_TO_REST {
+            ahead.looked(true);
+            assert!(ahead.is_looking(false));
+        }
     }
 
     #[test]
