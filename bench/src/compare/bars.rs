@@ -115,6 +115,7 @@ pub const BARS: &[Bar] = &[
     row("memory.direct.1", GB_S, NULL, Some(0.85)),
     row("memory.direct.32", GB_S, NULL, Some(0.85)),
     row("memory.direct.cpu", CPU, NULL, None),
+    row("memory.direct.fairness", ("slowest/mean", Better::More), "all alike", Some(0.5)),
     row("memory.null-from-memory.1", GB_S, NULL, None),
     row("memory.null-from-memory.32", GB_S, NULL, None),
     row("memory.buffered.1", GB_S, NULL, Some(0.85)),

@@ -8,7 +8,7 @@ use super::daemon::{Daemon, DiskTier, Setup};
 use super::data::{Object, Set, Source, len_bytes};
 use super::error::CompareError;
 use super::null::NullServer;
-use super::reads::{self, Order, Reading, Span, Took, read};
+use super::reads::{self, Order, Reading, Span, Took, read, read_each, slowest_of_mean};
 use super::rounds::{Series, figure};
 use crate::load::Caching;
 
@@ -28,6 +28,8 @@ struct Scene {
     nulls: Vec<Source>,
     /// Processor time by the gigabyte of the daemon and of the null server.
     cpu: [Series; 2],
+    /// The slowest reader of the daemon's mount, as a part of the mean.
+    slowest: Series,
 }
 
 /// Measures the suite.
@@ -57,7 +59,11 @@ fn hits(bench: &mut Bench) -> Result<(), CompareError> {
             &mut scene,
             |_, scene| {
                 let cpu = scene.daemon.cpu();
-                let took = measure(&scene.mounted)?;
+                let each = read_each(&directly(&scene.mounted, readers, span))?;
+                if readers > 1 {
+                    scene.slowest.push(slowest_of_mean(&each));
+                }
+                let took = each.into_iter().fold(Took::default(), Took::merge);
                 scene.cpu[0].push(cpu_s_per_gb(scene.daemon.cpu().saturating_sub(cpu), took));
                 Ok(took.gb_per_s())
             },
@@ -72,6 +78,9 @@ fn hits(bench: &mut Bench) -> Result<(), CompareError> {
     if bench.wants_some("memory.direct.") {
         let [daemon, null] = &scene.cpu;
         bench.record("memory.direct.cpu", daemon.median(), null.median());
+    }
+    if bench.wants_some("memory.direct.32") {
+        bench.record("memory.direct.fairness", scene.slowest.median(), 1.0);
     }
     for (name, readers) in [("memory.buffered.1", 1), ("memory.buffered.8", 8)] {
         bench.compare(
@@ -128,11 +137,16 @@ fn prepare(bench: &Bench, objects: &[Object]) -> Result<Scene, CompareError> {
     reads::verify(&mounted)?;
     let null = NullServer::start(bench.folder(), objects, ("null", MIB))?;
     let nulls = null.sources(objects);
-    Ok(Scene { daemon, null, mounted, nulls, cpu: Default::default() })
+    let (cpu, slowest) = Default::default();
+    Ok(Scene { daemon, null, mounted, nulls, cpu, slowest })
 }
 
 fn direct(sources: &[Source], readers: usize, span: Span) -> Result<Took, CompareError> {
-    read(&Reading {
+    read(&directly(sources, readers, span))
+}
+
+fn directly(sources: &[Source], readers: usize, span: Span) -> Reading<'_> {
+    Reading {
         sources,
         readers,
         chunk_bytes: 4 * MIB,
@@ -140,7 +154,7 @@ fn direct(sources: &[Source], readers: usize, span: Span) -> Result<Took, Compar
         caching: Caching::Direct,
         order: Order::Sequential,
         span,
-    })
+    }
 }
 
 fn buffered(sources: &[Source], readers: usize) -> Result<f64, CompareError> {

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use super::data::Source;
 use super::error::CompareError;
+use super::rounds::figure;
 use crate::load::{Buffer, Caching, OpenFile};
 
 /// Bytes of one read of [`verify`].
@@ -107,6 +108,18 @@ struct Step {
 
 /// Reads.
 pub(super) fn read(reading: &Reading<'_>) -> Result<Took, CompareError> {
+    Ok(read_each(reading)?.into_iter().fold(Took::default(), Took::merge))
+}
+
+/// The bytes that the slowest of them read, as a part of the mean.
+pub(super) fn slowest_of_mean(readers: &[Took]) -> f64 {
+    let all: u64 = readers.iter().map(|took| took.bytes).sum();
+    let least = readers.iter().map(|took| took.bytes).min().unwrap_or(0);
+    figure(least) * figure(readers.len() as u64) / figure(all.max(1))
+}
+
+/// Reads, and tells of each reader.
+pub(super) fn read_each(reading: &Reading<'_>) -> Result<Vec<Took>, CompareError> {
     let steps = steps(reading);
     let readers = reading.readers.clamp(1, steps.len().max(1));
     let parts: Vec<&[Step]> = (0..readers)
@@ -127,7 +140,7 @@ pub(super) fn read(reading: &Reading<'_>) -> Result<Took, CompareError> {
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .try_fold(Took::default(), |all, one| Ok(all.merge(one?)))
+            .collect()
     })
 }
 
@@ -321,6 +334,15 @@ mod tests {
         }
         let once = Span::Repeat(Duration::from_millis(20));
         assert!(read(&Reading { span: once, ..reading(&sources) }).unwrap().bytes > bytes);
+    }
+
+    #[test]
+    fn the_slowest_reader_is_held_against_the_mean() {
+        let took = |bytes| Took { bytes, ..Took::default() };
+        let close = |readers: &[Took], share: f64| (slowest_of_mean(readers) - share).abs() < 1e-9;
+        assert!(close(&[took(10), took(10)], 1.0));
+        assert!(close(&[took(10), took(30), took(20)], 0.5));
+        assert!(close(&[took(0), took(30)], 0.0));
     }
 
     #[test]
