@@ -231,7 +231,7 @@ fn first_round(bench: &Bench, setup: &Setup, mounted: &[Source]) -> Result<f64, 
 }
 
 /// The median time to the first bytes of a file.
-pub(super) fn median_ms(sources: &[Source]) -> Result<f64, CompareError> {
+fn median_ms(sources: &[Source]) -> Result<f64, CompareError> {
     let mut series = Series::default();
     for time in files::first_bytes(sources)? {
         series.push(time.as_secs_f64() * 1e3);
