@@ -62,29 +62,46 @@ impl FillSink {
     /// bytes than were asked for: nothing behind the end is taken.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<Pushed, SourceError> {
         let mut pushed = Pushed::Unawaited;
-        while let Some(part) = self.parts.front_mut()
-            && !bytes.is_empty()
-        {
-            let count = part.filler.push(bytes);
-            part.sums.update(&bytes[..count]);
-            bytes = &bytes[count..];
-            self.missing_bytes -= count as u64;
-            self.core.counters().fetched_bytes.add(count as u64);
-            if part.filler.missing_bytes() == 0 {
-                // The block is complete before its readers hear of it, so that whoever was served
-                // finds its checksums.
-                if let Some(part) = self.parts.pop_front() {
-                    pushed = pushed.max(self.complete(part));
-                }
-            } else {
-                pushed = pushed.max(part.block.announce());
+        while !bytes.is_empty() {
+            let room = self.room();
+            let count = room.len().min(bytes.len());
+            if count == 0 {
+                let detail = format!("{} bytes more than were asked for", bytes.len());
+                return Err(SourceError::new(SourceErrorKind::WrongAnswer, detail));
             }
+            room[..count].copy_from_slice(&bytes[..count]);
+            pushed = pushed.max(self.filled(count));
+            bytes = &bytes[count..];
         }
-        if bytes.is_empty() {
-            return Ok(pushed);
+        Ok(pushed)
+    }
+
+    /// Where the next bytes belong; empty once none is missing. [`FillSink::filled`] then tells how many
+    /// of them have come.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.parts.front_mut().map_or(&mut [], |part| part.filler.room())
+    }
+
+    /// The first `count` bytes of [`FillSink::room`] have arrived; readers who wait for them are woken.
+    ///
+    /// # Panics
+    ///
+    /// If there is not so much room.
+    pub fn filled(&mut self, count: usize) -> Pushed {
+        if count == 0 {
+            return Pushed::Unawaited;
         }
-        let detail = format!("{} bytes more than were asked for", bytes.len());
-        Err(SourceError::new(SourceErrorKind::WrongAnswer, detail))
+        let part = self.parts.front_mut().unwrap_or_else(|| panic!("{count} bytes without room"));
+        part.sums.update(&part.filler.room()[..count]);
+        part.filler.advance(count);
+        self.missing_bytes -= count as u64;
+        self.core.counters().fetched_bytes.add(count as u64);
+        if part.filler.missing_bytes() > 0 {
+            return part.block.announce();
+        }
+        // The block is complete before its readers hear of it, so that whoever was served finds
+        // its checksums.
+        self.parts.pop_front().map_or(Pushed::Unawaited, |part| self.complete(part))
     }
 
     /// Bytes still to come.

@@ -317,7 +317,7 @@ mod tests {
         for index in 0..blocks {
             let Some(frame) = memory.take_frame(100, Zone::Prefetch) else { panic!("{index}") };
             let mut new = memory.enter(id(index), frame, Class::InFile).ok().unwrap();
-            new.filler.push(&[0; 100]);
+            new.filler.advance(100);
         }
         // Every chunk has one that is pinned, but for the last.
         let pins: Vec<_> =

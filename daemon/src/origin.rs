@@ -48,11 +48,15 @@ impl Source for Origin {
         };
         let mut body = self.client.get(request).await.map_err(|error| source_error(&error))?;
         let mut unyielded_bytes = 0;
-        while let Some(bytes) = body.next().await.map_err(|error| source_error(&error))? {
-            unyielded_bytes += bytes.len();
+        while sink.missing_bytes() > 0 {
+            let count = body.read(sink.room()).await.map_err(|error| source_error(&error))?;
+            if count == 0 {
+                break;
+            }
+            unyielded_bytes += count;
             // A fast store always has more to read, and who waits for these bytes may be on this
             // very core.
-            if sink.push(&bytes)? == Pushed::Awaited || unyielded_bytes >= YIELD_BYTES {
+            if sink.filled(count) == Pushed::Awaited || unyielded_bytes >= YIELD_BYTES {
                 tokio::task::yield_now().await;
                 unyielded_bytes = 0;
             }

@@ -59,18 +59,20 @@ impl Body {
         }
     }
 
-    /// The next bytes; `None` after the last one. After an error nothing more comes.
+    /// Reads the next bytes into the front of `room`, which must not be empty, and returns how many; 0
+    /// after the last one. After an error nothing more comes, and what is in `room` means nothing.
     ///
     /// The future may be dropped at any time without losing bytes.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub async fn read(&mut self, room: &mut [u8]) -> Result<usize, Error> {
+        debug_assert!(!room.is_empty(), "a read of nothing looks like the end");
         while let Some(left) = self.left {
-            match self.step(left).await {
-                Ok(bytes) => {
-                    self.left = left.from(left.start() + bytes.len() as u64);
+            match self.step(left, room).await {
+                Ok(count) => {
+                    self.left = left.from(left.start() + count as u64);
                     if self.left.is_none() {
                         self.settle();
                     }
-                    return Ok(Some(bytes));
+                    return Ok(count);
                 }
                 Err(error) => {
                     self.stream = None;
@@ -79,25 +81,25 @@ impl Body {
                 }
             }
         }
-        Ok(None)
+        Ok(0)
     }
 
-    /// The next of the bytes `left`, after connecting if need be.
-    async fn step(&mut self, left: ByteRange) -> Result<Bytes, Error> {
+    /// Reads the next of the bytes `left`, after connecting if need be.
+    async fn step(&mut self, left: ByteRange, room: &mut [u8]) -> Result<usize, Error> {
         let stream = if let Some(stream) = &mut self.stream {
             stream
         } else {
             let stream = self.connect(left).await?;
             self.stream.insert(stream)
         };
-        stream.next(&self.core, &self.course, left.len_bytes()).await
+        stream.read(&self.core, &self.course, left.len_bytes(), room).await
     }
 
     /// Asks for the bytes `left` and checks the head of the answer.
     async fn connect(&mut self, left: ByteRange) -> Result<Stream, Error> {
         let (key, etag) = (self.key.as_str(), self.etag.as_str());
         let ask = Ask::Get { key, etag, range: left };
-        let answer = self.course.within(self.core.ask(&ask, self.importance)).await?;
+        let mut answer = self.course.within(self.core.ask(&ask, self.importance)).await?;
         let object_size_bytes = self.object_size_bytes;
         let asked = Asked { key, etag, range: left, object_size_bytes };
         let accepted = answer::check_get(&asked, answer.status, &answer.headers)?;
@@ -105,7 +107,10 @@ impl Body {
         if self.etag.is_empty() {
             self.etag = etag;
         }
-        Ok(Stream { answer, skip_bytes, ending, held: None })
+        if ending == Ending::Announced && skip_bytes == 0 {
+            answer.take_over(left.len_bytes());
+        }
+        Ok(Stream { answer, skip_bytes, ending, held: None, rest: Bytes::new() })
     }
 
     /// Lets go of the connection, for another request where that is possible.
@@ -130,9 +135,30 @@ struct Stream {
     ending: Ending,
     /// The last bytes, until the end of the body has proved them to be the last.
     held: Option<Bytes>,
+    /// Bytes that came and found no room yet.
+    rest: Bytes,
 }
 
 impl Stream {
+    /// Reads the next of `left_bytes` bytes into `room`; at least one.
+    async fn read(
+        &mut self,
+        core: &Core,
+        course: &Course,
+        left_bytes: u64,
+        room: &mut [u8],
+    ) -> Result<usize, Error> {
+        if let Some(read) = self.answer.read_bare(&core.bucket, course.left(), room).await {
+            return read;
+        }
+        if self.rest.is_empty() {
+            self.rest = self.next(core, course, left_bytes).await?;
+        }
+        let count = self.rest.len().min(room.len());
+        self.rest.copy_to_slice(&mut room[..count]);
+        Ok(count)
+    }
+
     /// The next of `left_bytes` bytes, never more.
     async fn next(
         &mut self,

@@ -1,10 +1,12 @@
 //! One core's hand on a bucket: asks, waits, checks, asks again.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -22,7 +24,7 @@ use crate::credentials::Keys;
 use crate::deadlines::StallWatch;
 use crate::error::{AnswerFault, Deadline, Error};
 use crate::listing::{self, ListPage, ListRequest, ListedObject};
-use crate::pool::{LEFTOVER_BYTES_MAX, Pool, Slot, Wanted};
+use crate::pool::{LEFTOVER_BYTES_MAX, Leftover, Pool, Slot, Wanted};
 use crate::refusal::{self, Refused};
 use crate::retry::{Importance, Retry, Verdict};
 use crate::signing::{self, Ask};
@@ -178,13 +180,12 @@ impl Core {
                     wanted = Wanted::New;
                     continue;
                 }
-                Ok(Err(source)) => {
-                    return Err(Error::ConnectionBroken { endpoint: place.label(), source });
-                }
+                Ok(Err(source)) => return Err(broken(&place, source)),
                 Ok(Ok(head)) => head,
             };
             counters.of(ask.operation()).first_byte.observe(sent.elapsed());
             let (head, body) = head.into_parts();
+            let lasts = lasts(&head);
             #[allow(clippy::cast_possible_truncation, reason = "a status has three digits")]
             if let Some(class) = counters.statuses((head.status.as_u16() / 100) as u8) {
                 class.inc();
@@ -194,6 +195,8 @@ impl Core {
                 headers: head.headers,
                 body,
                 ended: false,
+                bare: None,
+                lasts,
                 watch: StallWatch::new(self.bucket.config().deadlines.stall),
                 connection,
                 place,
@@ -209,49 +212,109 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     body: Incoming,
     ended: bool,
+    /// The body, once it is read from the socket by itself.
+    bare: Option<Bare>,
+    /// Whether the connection may serve again.
+    lasts: bool,
     watch: StallWatch,
     connection: Connection,
     place: Arc<Place>,
     _slot: Slot,
 }
 
+/// A body that is read from the socket.
+struct Bare {
+    /// Bytes that hyper had read.
+    early: VecDeque<Bytes>,
+    /// Bytes that are still to come.
+    left_bytes: u64,
+}
+
 impl Answer {
+    /// Has the body read from the socket from now on, if it is `len_bytes` long as announced and nothing
+    /// but its bytes.
+    pub(crate) fn take_over(&mut self, len_bytes: u64) {
+        if self.headers.contains_key(TRANSFER_ENCODING) {
+            return;
+        }
+        let Some(early) = self.connection.take_over(&mut self.body) else { return };
+        let mut bare = Bare { early: VecDeque::new(), left_bytes: len_bytes };
+        for mut bytes in early {
+            let most = usize::try_from(bare.left_bytes).unwrap_or(usize::MAX);
+            // What stands behind the body answers nothing.
+            self.lasts &= bytes.len() <= most;
+            bytes.truncate(most);
+            bare.left_bytes -= bytes.len() as u64;
+            bare.early.push_back(bytes);
+        }
+        self.bare = Some(bare);
+    }
+
+    /// Reads the next bytes of a body that was taken over, waiting for them at most for `left`; `None`
+    /// if it was not.
+    pub(crate) async fn read_bare(
+        &mut self,
+        bucket: &Bucket,
+        left: Duration,
+        room: &mut [u8],
+    ) -> Option<Result<usize, Error>> {
+        let bare = self.bare.as_mut()?;
+        if let Some(bytes) = bare.early.front_mut() {
+            let count = bytes.len().min(room.len());
+            bytes.copy_to_slice(&mut room[..count]);
+            if bytes.is_empty() {
+                bare.early.pop_front();
+            }
+            bucket.counters().bytes_received.add(count as u64);
+            return Some(Ok(count));
+        }
+        let most = usize::try_from(bare.left_bytes).unwrap_or(usize::MAX).min(room.len());
+        let (connection, place) = (&mut self.connection, &self.place);
+        let left_bytes = bare.left_bytes;
+        let reading = async {
+            match connection.read(&mut room[..most]).await {
+                Ok(0) => Err(broken(place, format!("{left_bytes} bytes of the body are missing"))),
+                Ok(count) => Ok(count),
+                Err(source) => Err(broken(place, source)),
+            }
+        };
+        Some(in_time(&self.watch, bucket, left, reading).await.map(|(count, waited)| {
+            bare.left_bytes -= count as u64;
+            self.watch.received(count, waited);
+            bucket.counters().bytes_received.add(count as u64);
+            count
+        }))
+    }
+
     /// The next bytes of the body, waiting for them at most for `left`; `None` at its end.
     pub(crate) async fn next(
         &mut self,
         bucket: &Bucket,
         left: Duration,
     ) -> Result<Option<Bytes>, Error> {
-        let started = Instant::now();
-        let frame = loop {
-            let wait = self.watch.left().saturating_sub(started.elapsed());
-            let frame = self.connection.frame(&mut self.body);
-            let Ok(frame) = timeout(wait.min(left), frame).await else {
-                let deadlines = &bucket.config().deadlines;
-                let (deadline, after) = if wait < left {
-                    (Deadline::Stall, deadlines.stall)
-                } else {
-                    (Deadline::Whole, deadlines.whole)
-                };
-                return Err(Error::DeadlineExpired { deadline, after });
-            };
-            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
-                None => break None,
-                Some(Ok(Ok(bytes))) => break Some(bytes),
-                Some(Ok(Err(_trailers))) => {}
-                Some(Err(source)) => {
-                    return Err(Error::ConnectionBroken { endpoint: self.place.label(), source });
+        let next = async {
+            loop {
+                match self.connection.frame(&mut self.body).await {
+                    None => return Ok(None),
+                    Some(Err(source)) => return Err(broken(&self.place, source)),
+                    Some(Ok(frame)) => {
+                        // Trailers say nothing.
+                        if let Ok(bytes) = frame.into_data() {
+                            return Ok(Some(bytes));
+                        }
+                    }
                 }
             }
         };
-        match &frame {
+        let (bytes, waited) = in_time(&self.watch, bucket, left, next).await?;
+        match &bytes {
             None => self.ended = true,
             Some(bytes) => {
-                self.watch.received(bytes.len(), started.elapsed());
+                self.watch.received(bytes.len(), waited);
                 bucket.counters().bytes_received.add(bytes.len() as u64);
             }
         }
-        Ok(frame)
+        Ok(bytes)
     }
 
     /// The whole body of at most `limit_bytes`, or as much of it as came before an error.
@@ -274,14 +337,59 @@ impl Answer {
 
     /// Keeps the connection if nothing, or little, of the body is left to read; else closes it.
     pub(crate) fn settle(self, core: &Core) {
-        let ended = self.ended || self.body.is_end_stream();
-        let left_bytes = self.body.size_hint().upper();
-        if ended {
-            core.pool.keep(self.connection, &self.place, None);
-        } else if left_bytes.is_some_and(|left| left <= LEFTOVER_BYTES_MAX) {
-            core.pool.keep(self.connection, &self.place, Some(self.body));
+        if !self.lasts {
+            return;
         }
+        let leftover = match self.bare {
+            Some(Bare { left_bytes: 0, .. }) => None,
+            Some(Bare { left_bytes, .. }) if left_bytes > LEFTOVER_BYTES_MAX => return,
+            Some(Bare { left_bytes, .. }) => Some(Leftover::Bare { left_bytes }),
+            None if self.ended || self.body.is_end_stream() => None,
+            None => {
+                let left_bytes = self.body.size_hint().upper();
+                if left_bytes.is_none_or(|left| left > LEFTOVER_BYTES_MAX) {
+                    return;
+                }
+                Some(Leftover::Body(self.body))
+            }
+        };
+        core.pool.keep(self.connection, &self.place, leftover);
     }
+}
+
+/// The error of a connection that broke.
+fn broken(place: &Place, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::ConnectionBroken { endpoint: place.label(), source: source.into() }
+}
+
+/// Whether the connection may serve again behind an answer with this head.
+fn lasts(head: &http::response::Parts) -> bool {
+    let closes = |value: &http::HeaderValue| {
+        let tokens = value.to_str().unwrap_or("close").split(',');
+        tokens.map(str::trim).any(|token| token.eq_ignore_ascii_case("close"))
+    };
+    head.version == http::Version::HTTP_11 && !head.headers.get_all(CONNECTION).iter().any(closes)
+}
+
+/// What `reading` gives, and how long it waited; ended by the stall deadline and after `left`.
+async fn in_time<T>(
+    watch: &StallWatch,
+    bucket: &Bucket,
+    left: Duration,
+    reading: impl Future<Output = Result<T, Error>>,
+) -> Result<(T, Duration), Error> {
+    let started = Instant::now();
+    let wait = watch.left();
+    let Ok(read) = timeout(wait.min(left), reading).await else {
+        let deadlines = &bucket.config().deadlines;
+        let (deadline, after) = if wait < left {
+            (Deadline::Stall, deadlines.stall)
+        } else {
+            (Deadline::Whole, deadlines.whole)
+        };
+        return Err(Error::DeadlineExpired { deadline, after });
+    };
+    Ok((read?, started.elapsed()))
 }
 
 /// One request from its first attempt to its last.

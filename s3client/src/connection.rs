@@ -1,5 +1,9 @@
 //! One HTTP/1.1 connection, driven by whoever waits for its answer.
 //!
+//! Where the length of a body is known, hyper is taken off its connection once the head has come, and
+//! the bytes are read from the socket into the memory of whoever wants them; the next request puts
+//! a new hyper on it. That spares a copy of every byte.
+//!
 //! hyper splits a connection into a sender, a body and a driver that must be polled for the other
 //! two to move. Usually the driver is a task of its own; here the waiting future polls it itself.
 //! That spares a task switch for every chunk of a body, stops reading when nobody waits, and leaves
@@ -12,7 +16,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,23 +36,39 @@ use crate::bucket::Bucket;
 use crate::error::Error;
 use crate::signing::NoBody;
 
-/// Bytes read from the socket at once, and what an idle connection holds on to. Measured with
-/// `examples/client_throughput` over loopback, 16 streams of 8 MiB ranges: 64 KiB, 128 KiB, 256 KiB,
-/// 512 KiB and 1 MiB cost 0.142, 0.137, 0.136, 0.142 and 0.142 CPU seconds a GB.
-const READ_BYTES: usize = 128 << 10;
+/// Bytes that hyper reads from the socket at once: a head, and what comes with it.
+const READ_BYTES: usize = 64 << 10;
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a body that are read from the socket at once: they are still in the processor's cache when
+/// their checksum is computed.
+const BODY_READ_BYTES: usize = 256 << 10;
 
 /// A connection to the store.
 pub(crate) struct Connection {
-    sender: http1::SendRequest<NoBody>,
-    /// `None` once the connection has ended.
-    driver: Option<Pin<Box<Driver>>>,
+    state: State,
     /// Whether an answer has already come by it.
     used: bool,
     /// Whether any byte has come since the last request.
     heard: Rc<Cell<bool>>,
     bucket: Arc<Bucket>,
+}
+
+/// Who reads from the socket.
+enum State {
+    /// hyper.
+    Http(Http),
+    /// Whoever wants the body.
+    Bare(Stream),
+    /// Nobody any more.
+    Ended,
+}
+
+/// A connection in the hands of hyper.
+struct Http {
+    sender: http1::SendRequest<NoBody>,
+    /// `None` once the connection has ended.
+    driver: Option<Box<Driver>>,
 }
 
 type Driver = http1::Connection<TokioIo<Stream>, NoBody>;
@@ -74,16 +94,9 @@ impl Connection {
         };
         let heard = Rc::new(Cell::new(false));
         let stream = Stream { transport, heard: Rc::clone(&heard) };
-        let (sender, driver) = http1::Builder::new()
-            .max_header_size(HEAD_BYTES_MAX)
-            .read_buf_exact_size(Some(READ_BYTES))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| Error::ConnectionBroken { endpoint: place.label(), source })?;
         bucket.counters().connections_opened.inc();
         bucket.counters().connections_open.add(1);
-        let driver = Some(Box::pin(driver));
-        Ok(Self { sender, driver, used: false, heard, bucket: Arc::clone(bucket) })
+        Ok(Self { state: State::Bare(stream), used: false, heard, bucket: Arc::clone(bucket) })
     }
 
     /// The bucket it leads to.
@@ -97,21 +110,21 @@ impl Connection {
         self.used && !self.heard.get()
     }
 
-    /// Moves the connection on; afterwards it may have ended.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && driver.as_mut().poll(cx).is_ready()
-        {
-            // How it ended is told to whoever waits for an answer or a body.
-            self.driver = None;
-        }
-    }
-
     /// Whether the connection looks alive, after looking.
     pub(crate) async fn is_alive(&mut self) -> bool {
         poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(self.driver.is_some() && !self.sender.is_closed())
+            Poll::Ready(match &mut self.state {
+                State::Http(http) => {
+                    http.drive(cx);
+                    http.driver.is_some() && !http.sender.is_closed()
+                }
+                // Neither an end nor bytes that nobody asked for.
+                State::Bare(stream) => {
+                    let mut byte = [0];
+                    Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+                }
+                State::Ended => false,
+            })
         })
         .await
     }
@@ -121,20 +134,39 @@ impl Connection {
         &mut self,
         request: Request<NoBody>,
     ) -> Result<Response<Incoming>, hyper::Error> {
+        let http = self.http().await?;
         poll_fn(|cx| {
-            self.drive(cx);
-            self.sender.poll_ready(cx)
+            http.drive(cx);
+            http.sender.poll_ready(cx)
         })
         .await?;
+        let mut answer = Box::pin(http.sender.send_request(request));
         self.heard.set(false);
-        let mut answer = Box::pin(self.sender.send_request(request));
+        let State::Http(http) = &mut self.state else { unreachable!("it was put there above") };
         let answer = poll_fn(|cx| {
-            self.drive(cx);
+            http.drive(cx);
             answer.as_mut().poll(cx)
         })
         .await?;
         self.used = true;
         Ok(answer)
+    }
+
+    /// The connection in the hands of hyper, for a request.
+    async fn http(&mut self) -> Result<&mut Http, hyper::Error> {
+        self.state = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Bare(stream) => {
+                let mut builder = http1::Builder::new();
+                builder.max_header_size(HEAD_BYTES_MAX).read_buf_exact_size(Some(READ_BYTES));
+                let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+                State::Http(Http { sender, driver: Some(Box::new(driver)) })
+            }
+            other => other,
+        };
+        match &mut self.state {
+            State::Http(http) => Ok(http),
+            State::Bare(_) | State::Ended => unreachable!("an ended connection is not kept"),
+        }
     }
 
     /// Waits for the next frame of `body`.
@@ -143,10 +175,50 @@ impl Connection {
         body: &mut Incoming,
     ) -> Option<Result<Frame<Bytes>, hyper::Error>> {
         poll_fn(|cx| {
-            self.drive(cx);
+            if let State::Http(http) = &mut self.state {
+                http.drive(cx);
+            }
             Pin::new(&mut *body).poll_frame(cx)
         })
         .await
+    }
+
+    /// Takes hyper off the connection, whose answer has a body of known length that is not framed;
+    /// returns the first bytes of the body, which hyper had read already. `None` if the connection has
+    /// ended: then they all come by [`Connection::frame`].
+    pub(crate) fn take_over(&mut self, body: &mut Incoming) -> Option<Vec<Bytes>> {
+        let State::Http(http) = &mut self.state else { return None };
+        let parts = http.driver.take()?.into_parts();
+        self.state = State::Bare(parts.io.into_inner());
+        let mut early = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(&mut cx) {
+            early.extend(frame.into_data());
+        }
+        early.push(parts.read_buf);
+        early.retain(|bytes| !bytes.is_empty());
+        Some(early)
+    }
+
+    /// Reads from the socket, for who has taken it over; 0 is the end of the connection.
+    pub(crate) async fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let State::Bare(stream) = &mut self.state else { return Ok(0) };
+        let most = room.len().min(BODY_READ_BYTES);
+        let mut buffer = ReadBuf::new(&mut room[..most]);
+        poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer)).await?;
+        Ok(buffer.filled().len())
+    }
+}
+
+impl Http {
+    /// Moves the connection on; afterwards it may have ended.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            // How it ended is told to whoever waits for an answer or a body.
+            self.driver = None;
+        }
     }
 }
 

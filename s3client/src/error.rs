@@ -165,12 +165,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A connection to the store ended in the middle of a request.
-    #[error("the connection to {endpoint} broke: {}", causes(source))]
+    #[error("the connection to {endpoint} broke: {}", causes(&**source))]
     ConnectionBroken {
         /// The store.
         endpoint: String,
         /// How it ended.
-        source: hyper::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No trusted encrypted connection to the store.
     #[error("TLS to {endpoint} failed: {source}{}", tls_advice(source))]

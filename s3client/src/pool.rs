@@ -46,7 +46,18 @@ struct Idle {
     connection: Connection,
     since: Instant,
     authority: String,
-    leftover: Option<Incoming>,
+    leftover: Option<Leftover>,
+}
+
+/// What is still to be read of the last answer.
+pub(crate) enum Leftover {
+    /// A body in the hands of hyper.
+    Body(Incoming),
+    /// Bytes on the socket.
+    Bare {
+        /// How many.
+        left_bytes: u64,
+    },
 }
 
 /// The addresses of a name.
@@ -130,7 +141,7 @@ impl Pool {
     }
 
     /// Keeps `connection` for the next request to `place`, after what is left of its last answer.
-    pub(crate) fn keep(&self, connection: Connection, place: &Place, leftover: Option<Incoming>) {
+    pub(crate) fn keep(&self, connection: Connection, place: &Place, leftover: Option<Leftover>) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|kept| kept.since.elapsed() < IDLE_MAX);
         if idle.len() < self.bucket.config().connections_max {
@@ -180,16 +191,32 @@ impl Pool {
 /// The kept connection, if it still lives.
 async fn revive(idle: Idle) -> Option<Connection> {
     let Idle { mut connection, leftover, .. } = idle;
-    if let Some(mut body) = leftover {
-        let rest = async {
+    if let Some(leftover) = leftover {
+        timeout(LEFTOVER_DEADLINE, read_away(&mut connection, leftover)).await.ok()??;
+    }
+    connection.is_alive().await.then_some(connection)
+}
+
+/// Reads what is left of the last answer; `None` if the connection breaks.
+async fn read_away(connection: &mut Connection, leftover: Leftover) -> Option<()> {
+    match leftover {
+        Leftover::Body(mut body) => {
             while let Some(frame) = connection.frame(&mut body).await {
                 frame.ok()?;
             }
-            Some(())
-        };
-        timeout(LEFTOVER_DEADLINE, rest).await.ok()??;
+        }
+        Leftover::Bare { mut left_bytes } => {
+            let mut room = vec![0; usize::try_from(left_bytes).ok()?];
+            while left_bytes > 0 {
+                let most = usize::try_from(left_bytes).ok()?;
+                match connection.read(&mut room[..most]).await {
+                    Ok(count) if count > 0 => left_bytes -= count as u64,
+                    _ => return None,
+                }
+            }
+        }
     }
-    connection.is_alive().await.then_some(connection)
+    Some(())
 }
 
 /// Counts one waiter for as long as it waits, however it stops.

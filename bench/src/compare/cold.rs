@@ -195,6 +195,7 @@ fn first_bytes_alone(bench: &Bench, sources: &[Source]) -> Result<f64, CompareEr
 }
 
 /// Waits until the lab sends no more.
+#[expect(clippy::disallowed_methods, reason = "that nothing happens is no event")]
 fn wait_until_quiet(bench: &Bench) -> Result<(), CompareError> {
     let mut sent = bench.lab.stats()?.body_bytes;
     loop {

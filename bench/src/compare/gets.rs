@@ -19,6 +19,8 @@ use super::reads::{Start, Took};
 
 /// Bytes of one GET, as the daemon's.
 const RANGE_BYTES: u64 = 16 << 20;
+/// Bytes that are read at once at most.
+const ROOM_BYTES: usize = 256 << 10;
 
 /// Fetches all objects, `parallel` ranges at a time, on as many threads as there are processors.
 pub(super) fn fetch(
@@ -65,8 +67,9 @@ async fn fetch_all(
     let next = Rc::new(std::cell::Cell::new(0));
     let stream = || async {
         let mut took = Took::default();
+        let mut room = vec![0; ROOM_BYTES];
         while let Some((object, range)) = ranges.get(next.replace(next.get() + 1)) {
-            took.bytes += fetch_range(&client, set, object, *range).await?;
+            took.bytes += fetch_range(&client, (set, object, *range), &mut room).await?;
             took.operations += 1;
         }
         Ok::<_, CompareError>(took)
@@ -77,9 +80,8 @@ async fn fetch_all(
 
 async fn fetch_range(
     client: &Client,
-    set: Set,
-    object: &Object,
-    range: ByteRange,
+    (set, object, range): (Set, &Object, ByteRange),
+    room: &mut [u8],
 ) -> Result<u64, CompareError> {
     let request = GetRequest {
         key: &format!("{}/{}", set.prefix(), object.key),
@@ -90,10 +92,12 @@ async fn fetch_range(
     };
     let mut bytes = 0;
     let mut body = client.get(request).await.map_err(|error| failed(&error))?;
-    while let Some(chunk) = body.next().await.map_err(|error| failed(&error))? {
-        bytes += chunk.len() as u64;
+    loop {
+        match body.read(room).await.map_err(|error| failed(&error))? {
+            0 => return Ok(bytes),
+            count => bytes += count as u64,
+        }
     }
-    Ok(bytes)
 }
 
 async fn client(lab: &LabProcess) -> Result<Client, CompareError> {

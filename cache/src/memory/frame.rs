@@ -92,18 +92,21 @@ impl Filler {
         self.frame.len_bytes - self.frame.filled_bytes()
     }
 
-    /// Appends as much of `bytes` as there is room for and publishes it; returns how much.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+    /// Where the missing bytes belong.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         assert_eq!(self.lent, 0, "the kernel may be writing to this frame");
         let filled_bytes = self.frame.filled_bytes();
-        let count = bytes.len().min(self.missing_bytes());
         let target = self.frame.byte_ptr(filled_bytes);
-        // SAFETY: `count` bytes behind the watermark lie in the frame; only this filler writes
-        // there and nothing is lent, nobody reads there, and `bytes` is borrowed from elsewhere:
-        // a caller can only have borrowed this frame's bytes before the watermark.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), count) };
-        self.frame.filled.store(filled_bytes + count, Ordering::SeqCst);
-        count
+        // SAFETY: the bytes behind the watermark up to the block's end lie in the frame and are
+        // initialised; only this filler, borrowed for as long as the slice lives, writes there, nothing
+        // is lent, and nobody reads there.
+        unsafe { std::slice::from_raw_parts_mut(target.as_ptr(), self.missing_bytes()) }
+    }
+
+    /// Publishes the first `count` bytes of [`Filler::room`].
+    pub(crate) fn advance(&mut self, count: usize) {
+        assert!(count <= self.missing_bytes(), "{count} bytes without room");
+        self.frame.filled.store(self.frame.filled_bytes() + count, Ordering::SeqCst);
     }
 
     /// Lends the whole empty frame to the kernel, in parts of `part_bytes` in order.
@@ -278,6 +281,15 @@ mod tests {
     use crate::memory::buddy::CHUNK_BYTES;
     use crate::settings::HugePages;
 
+    /// Appends as much of `bytes` as there is room for and publishes it; returns how much.
+    fn push(filler: &mut Filler, bytes: &[u8]) -> usize {
+        let room = filler.room();
+        let count = room.len().min(bytes.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        filler.advance(count);
+        count
+    }
+
     fn frame(len_bytes: usize) -> (Arc<Frame>, Filler) {
         let arena = Arena::map(CHUNK_BYTES, HugePages::Plain).unwrap();
         Frame::new(arena.allocate(len_bytes).unwrap(), len_bytes)
@@ -286,7 +298,7 @@ mod tests {
     #[test]
     fn readers_see_the_watermark_move_and_bytes_stay() {
         let (frame, mut filler) = frame(10_000);
-        assert_eq!(filler.push(&[1; 6000]), 6000);
+        assert_eq!(push(&mut filler, &[1; 6000]), 6000);
         let before = frame.filled();
         let reader = std::thread::spawn({
             let frame = Arc::clone(&frame);
@@ -298,7 +310,7 @@ mod tests {
                 frame.filled().to_vec()
             }
         });
-        assert_eq!(filler.push(&[2; 6000]), 4000);
+        assert_eq!(push(&mut filler, &[2; 6000]), 4000);
         filler.seal();
         assert_eq!(before, [1; 6000]);
         let seen = reader.join().unwrap();
@@ -344,15 +356,15 @@ mod tests {
         filler.take_back(written(first, 1), Publish::Yes);
         filler.take_back(written(second, 9), Publish::No);
         assert_eq!(frame.filled_bytes(), DIRECT_BYTES);
-        assert_eq!(filler.push(&[2; DIRECT_BYTES]), DIRECT_BYTES);
+        assert_eq!(push(&mut filler, &[2; DIRECT_BYTES]), DIRECT_BYTES);
         assert_eq!((frame.filled()[0], frame.filled()[DIRECT_BYTES]), (1, 2));
     }
 
     #[test]
     #[should_panic(expected = "may be writing")]
-    fn nothing_is_pushed_while_the_kernel_may_write() {
+    fn there_is_no_room_while_the_kernel_may_write() {
         let (_frame, mut filler) = frame(DIRECT_BYTES);
         let _parts = filler.lend(DIRECT_BYTES);
-        filler.push(&[1]);
+        filler.room();
     }
 }

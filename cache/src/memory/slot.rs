@@ -263,11 +263,11 @@ mod tests {
         let mut second = pin!(block.filled_to(1000));
         assert!(first.as_mut().poll(&mut Context::from_waker(&early_waker)).is_pending());
         assert!(second.as_mut().poll(&mut Context::from_waker(&late_waker)).is_pending());
-        filler.push(&[1; 500]);
+        filler.advance(500);
         block.announce();
         assert_eq!((early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (1, 0));
         assert!(first.as_mut().poll(&mut Context::from_waker(&early_waker)).is_ready());
-        filler.push(&[1; 500]);
+        filler.advance(500);
         block.announce();
         assert_eq!(late.0.load(Ordering::SeqCst), 1);
     }
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_failure_reaches_who_waits_and_who_comes_later() {
         let (block, mut filler) = block(Class::InFile);
-        filler.push(&[1; 500]);
+        filler.advance(500);
         let count = Arc::new(Count::default());
         let waker = Arc::clone(&count).into();
         let mut waiting = pin!(block.filled_to(1000));

@@ -15,6 +15,9 @@ impl Server {
     /// Queues what the read-ahead of the handle wants.
     pub(super) fn fetch_ahead(&self, file: &OpenFile, range: ByteRange, waited: bool) {
         let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
+        if waited && range.start() == 0 {
+            self.mount.directory_ahead.look_again();
+        }
         let file_bytes = file.object.size_bytes();
         let (ahead, pattern) = {
             let mut read_ahead = file.read_ahead();
@@ -38,13 +41,12 @@ impl Server {
         if window.lookahead_files == 0 {
             return;
         }
-        let is_late = !object.is_ready(0);
-        if !self.mount.directory_ahead.is_looking(is_late) {
+        if !self.mount.directory_ahead.is_looking() {
             return;
         }
         let Some((prefix, listing, index)) = self.mount.namespace.place_of(key) else { return };
         let names = listing.entries().len();
-        let opened = Opened { prefix: &prefix, index, names, is_late };
+        let opened = Opened { prefix: &prefix, index, names, is_late: !object.is_ready(0) };
         let entries = listing.entries();
         let bytes_of = |index: usize| match &entries[index].1 {
             Child::Directory => 0,

@@ -8,7 +8,7 @@
 //! Of each file at most [`FILE_BLOCKS`] blocks are fetched: read-ahead inside the file goes on from
 //! there once it is read.
 //!
-//! Where everything is cached, opens are not looked at any more until one comes late.
+//! Where everything is cached, opens are not looked at any more until a reader waits for the start of a file.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,7 +39,7 @@ const AHEAD_BYTES_MAX: u64 = FIRST_FILES as u64 * FILE_BLOCKS as u64 * BLOCK_BYT
 /// Directories whose opens are remembered. What is dropped beyond it is seen anew.
 const DIRECTORIES_MAX: usize = 256;
 
-/// Opens in a row whose bytes were there and after which nothing was fetched, until a mount counts as
+/// Opens in a row after which nothing was fetched, until a mount counts as
 /// cached: a stream whose files are fetched in time comes nowhere near.
 const OPENS_TO_REST: u32 = 1024;
 
@@ -112,7 +112,7 @@ impl Opens {
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAhead {
     directories: Mutex<HashMap<Arc<str>, Opens>>,
-    /// Opens since one came late or had something fetched.
+    /// Opens since one had something fetched, or a reader waited.
     idle_opens: AtomicU32,
 }
 
@@ -131,11 +131,15 @@ pub(crate) struct Opened<'a> {
 
 impl DirectoryAhead {
     /// Whether an open is worth finding its place in the listing.
-    pub(crate) fn is_looking(&self, is_late: bool) -> bool {
-        if is_late {
+    pub(crate) fn is_looking(&self) -> bool {
+        self.idle_opens.load(Ordering::Relaxed) < OPENS_TO_REST
+    }
+
+    /// A reader waited for the start of a file: what is opened next may not be cached either.
+    pub(crate) fn look_again(&self) {
+        if !self.is_looking() {
             self.idle_opens.store(0, Ordering::Relaxed);
         }
-        self.idle_opens.load(Ordering::Relaxed) < OPENS_TO_REST
     }
 
     /// An open that was looked at had a fetch started, or none.
@@ -220,17 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn opens_of_cached_files_are_not_looked_at_until_one_is_late() {
+    fn opens_of_cached_files_are_not_looked_at_until_a_reader_waits() {
         let ahead = DirectoryAhead::default();
         for _ in 0..OPENS_TO_REST {
-            assert!(ahead.is_looking(false));
+            assert!(ahead.is_looking());
             ahead.looked(false);
         }
-        assert!(!ahead.is_looking(false));
-        assert!(ahead.is_looking(true) && ahead.is_looking(false));
+        assert!(!ahead.is_looking());
+        ahead.look_again();
         for _ in 0..2 * OPENS_TO_REST {
+            assert!(ahead.is_looking());
             ahead.looked(true);
-            assert!(ahead.is_looking(false));
         }
     }
 

@@ -114,12 +114,13 @@ async fn open(
 }
 
 async fn rest(mut body: Body) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = body.next().await? {
-        assert!(!chunk.is_empty(), "a chunk without bytes");
-        bytes.extend_from_slice(&chunk);
+    let (mut bytes, mut room) = (Vec::new(), vec![0; 300_000]);
+    loop {
+        match body.read(&mut room).await? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&room[..count]),
+        }
     }
-    Ok(bytes)
 }
 
 async fn read(client: &Client, object: &ListedObject, range: (u64, u64)) -> Result<Vec<u8>, Error> {

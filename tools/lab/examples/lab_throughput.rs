@@ -105,6 +105,16 @@ fn main() -> Result<(), Failure> {
     if "list".contains(&only) {
         list(&lab)?;
     }
+    shaped(&lab, [("8 MiB", &seeded), ("100 KiB", &small)], (runs, run), &only)
+}
+
+/// How well the lab keeps to each shape.
+fn shaped(
+    lab: &Lab,
+    loads: [(&str, &Vec<Ask>); 2],
+    (runs, run): (u32, Duration),
+    only: &str,
+) -> Result<(), Failure> {
     println!("shaped, asked and measured:");
     let shapes = [
         ("total 1 GB/s", Shape { total_bytes_per_second: Some(1_000_000_000), ..Shape::default() }),
@@ -118,12 +128,12 @@ fn main() -> Result<(), Failure> {
             Shape { connection_bytes_per_second: Some(150_000_000), ..Shape::default() },
         ),
     ];
-    for (name, shape) in shapes.into_iter().filter(|(name, ..)| name.contains(&only)) {
+    for (name, shape) in shapes.into_iter().filter(|(name, ..)| name.contains(only)) {
         lab.shape(shape);
         let asked = shape
             .total_bytes_per_second
             .unwrap_or_else(|| CONNECTIONS * shape.connection_bytes_per_second.unwrap_or(0));
-        for (load, asks) in [("8 MiB", &seeded), ("100 KiB", &small)] {
+        for (load, asks) in loads {
             let rates = (0..runs)
                 .map(|_| {
                     let measured =
