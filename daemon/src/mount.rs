@@ -108,6 +108,7 @@ pub struct Mount {
     pub(crate) handles: Handles,
     pub(crate) interrupts: Interrupts,
     pub(crate) read_ahead: ArcSwapOption<Window>,
+    arena_bytes: u64,
     pub(crate) directory_ahead: DirectoryAhead,
     pub(crate) passthrough: Passthrough,
     session: Session,
@@ -120,6 +121,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cores: &'a [CoreHandle],
     pub(crate) fuse: &'a FuseSettings,
     pub(crate) read_ahead: &'a ReadAheadSettings,
+    /// Memory of the cache that all mounts share.
+    pub(crate) arena_bytes: u64,
     /// Whether the configuration allows passthrough, and if not, why.
     pub(crate) passthrough: Result<(), &'static str>,
     pub(crate) metadata_bytes: u64,
@@ -161,7 +164,11 @@ impl Mount {
             handles: Handles::default(),
             interrupts: Interrupts::default(),
             passthrough,
-            read_ahead: ArcSwapOption::from_pointee(wiring::window(around.read_ahead)),
+            read_ahead: ArcSwapOption::from_pointee(wiring::window(
+                around.read_ahead,
+                around.arena_bytes,
+            )),
+            arena_bytes: around.arena_bytes,
             directory_ahead: DirectoryAhead::default(),
             session,
             channels: AtomicUsize::new(devices.len()),
@@ -222,7 +229,7 @@ impl Mount {
 
     /// Takes over the settings of read-ahead for reads from now on.
     pub(crate) fn set_read_ahead(&self, settings: &ReadAheadSettings) {
-        self.read_ahead.store(wiring::window(settings).map(Arc::new));
+        self.read_ahead.store(wiring::window(settings, self.arena_bytes).map(Arc::new));
     }
 
     /// The connection to the kernel.

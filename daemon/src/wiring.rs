@@ -95,9 +95,13 @@ pub(crate) fn wish(fuse: &FuseSettings, passthrough: bool) -> Wish {
     }
 }
 
-/// The bounds of read-ahead windows; `None` if it is off.
-pub(crate) fn window(settings: &ReadAheadSettings) -> Option<Window> {
-    let budget = settings.in_flight_bytes / BLOCK_BYTES;
+/// The bounds of read-ahead windows over an arena of that size; `None` if it is off.
+///
+/// The cache leaves a quarter of its arena to predictions, and what does not fit takes the place of
+/// what was predicted before it and is needed sooner. A window of half of that can be filled
+/// while its front is still read.
+pub(crate) fn window(settings: &ReadAheadSettings, arena_bytes: u64) -> Option<Window> {
+    let budget = settings.in_flight_bytes.min(arena_bytes / 8) / BLOCK_BYTES;
     settings.enabled.then(|| Window {
         first_blocks: settings.first_blocks,
         max_blocks: settings.max_blocks,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
-use tenderfs_lab::Mark;
+use tenderfs_lab::{Content, Latency, Mark, Shape};
 use tenderfs_tests::{File, Stage, eventually};
 
 use super::{KIB, LIMIT, MIB, check_md5, gets_since};
@@ -44,6 +45,24 @@ fn files_read_in_order_have_the_next_ones_fetched_each_once() {
     let gets = gets_by_key(&stage);
     assert_eq!(gets.len(), files.len());
     assert!(gets.values().all(|count| *count == 1), "{gets:?}");
+}
+
+/// A window that outgrows the memory for predictions would throw out what is needed next, and fetch it again.
+#[test]
+fn a_slow_link_and_little_memory_make_no_block_be_fetched_twice() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.set("memory.limit", "256MiB").set("cache.dir", "");
+    let file = stage.put("big.bin", Content::seeded(3, 256 * MIB));
+    let first_byte = Latency::Fixed(Duration::from_millis(20));
+    let connection_bytes_per_second = Some(4 << 20);
+    stage.lab().shape(Shape { first_byte, connection_bytes_per_second, ..Shape::default() });
+    stage.start();
+    check_md5(&stage.path("big.bin"), &file);
+    assert!(stage.lab().ledger().wait_idle(LIMIT));
+    let gets = gets_since(stage.lab().ledger(), Mark(0));
+    let sent: u64 = gets.iter().map(|get| get.body_bytes_sent).sum();
+    assert_eq!(sent, file.size_bytes(), "by {} GETs", gets.len());
+    assert!(gets.len() >= 16, "nothing was fetched ahead: {} GETs", gets.len());
 }
 
 #[test]
