@@ -13,6 +13,7 @@ use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::deadlines::Deadlines;
 use crate::error::{ConfigError, Error};
+use crate::gate::Gate;
 use crate::retry::RetryPolicy;
 use crate::signing::Payer;
 use crate::tls;
@@ -49,6 +50,7 @@ pub struct Bucket {
     tls: Option<Arc<ClientConfig>>,
     credentials: Credentials,
     counters: Counters,
+    gate: Gate,
 }
 
 impl Bucket {
@@ -71,7 +73,8 @@ impl Bucket {
         let identity = addressing::identity(region, config.endpoint_url.as_ref());
         let place = ArcSwap::from_pointee(place);
         let counters = Counters::default();
-        Ok(Arc::new(Self { config, identity, place, tls, credentials, counters }))
+        let gate = Gate::new();
+        Ok(Arc::new(Self { config, identity, place, tls, credentials, counters, gate }))
     }
 
     /// What this bucket's requests are counted by.
@@ -101,6 +104,10 @@ impl Bucket {
 
     pub(crate) fn config(&self) -> &BucketConfig {
         &self.config
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub(crate) fn place(&self) -> Arc<Place> {

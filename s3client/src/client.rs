@@ -143,7 +143,7 @@ impl Core {
     /// Asks once and waits for the head of an answer that is no refusal.
     pub(crate) async fn ask(&self, ask: &Ask<'_>, importance: Importance) -> Result<Answer, Error> {
         let place = self.bucket.place();
-        let slot = self.pool.slot(importance).await;
+        let slot = self.pool.slot(importance).await?;
         let mut answer = self.send(ask, place, slot).await?;
         if answer.status.is_success() {
             return Ok(answer);
@@ -186,6 +186,7 @@ impl Core {
             counters.of(ask.operation()).first_byte.observe(sent.elapsed());
             let (head, body) = head.into_parts();
             let lasts = lasts(&head);
+            self.bucket.gate().answered(head.status, sent, counters);
             #[allow(clippy::cast_possible_truncation, reason = "a status has three digits")]
             if let Some(class) = counters.statuses((head.status.as_u16() / 100) as u8) {
                 class.inc();
@@ -443,7 +444,11 @@ impl Course {
         if !self.mended(&error).await {
             match self.retry.next(&error, rand::random(), self.left()) {
                 Verdict::GiveUp => return Err(error),
-                Verdict::Wait(wait) => {
+                Verdict::Wait(backoff) => {
+                    let wait = backoff + bucket.gate().retry_wait(&error);
+                    if wait >= self.left() {
+                        return Err(error);
+                    }
                     counters.of(self.operation).retries.inc();
                     tokio::time::sleep(wait).await;
                 }

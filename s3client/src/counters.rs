@@ -27,8 +27,16 @@ pub struct Counters {
     pub resumed: Counter,
     /// Entries of listings that could not be decoded and were left out.
     pub listing_entries_skipped: Counter,
-    /// Requests waiting for a connection now.
+    /// Requests waiting for a connection, or for the bucket's pace, now.
     pub waiting_for_connection: Gauge,
+    /// Requests in flight now.
+    pub in_flight: Gauge,
+    /// Requests that may be in flight now; 0 before the first has ended.
+    pub in_flight_max: Gauge,
+    /// Requests that may be sent each second now; 0: any number.
+    pub requests_per_second_max: Gauge,
+    /// Answers that asked for fewer requests: 503 and 429.
+    pub slow_downs: Counter,
 }
 
 /// The counters of one kind of request.

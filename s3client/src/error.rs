@@ -112,7 +112,7 @@ pub enum Error {
         /// Its storage class; empty where the store gave none.
         storage_class: String,
     },
-    /// The store asks for fewer requests.
+    /// The store asks for fewer requests, or has just asked this of everybody.
     #[error("the store asks to slow down (status {status})")]
     Throttled {
         /// 429 or 503.
@@ -414,6 +414,11 @@ impl Error {
             | Self::Config { .. }
             | Self::KeyUnusable { .. } => false,
         }
+    }
+
+    /// Whether the store is in trouble, or asks for fewer requests.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Server { .. })
     }
 
     /// How long the store asked to wait.

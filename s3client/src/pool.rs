@@ -15,6 +15,7 @@ use crate::addressing::Place;
 use crate::bucket::Bucket;
 use crate::connection::Connection;
 use crate::error::{Deadline, Error};
+use crate::gate::{Gate, Pass};
 use crate::retry::Importance;
 
 /// How long an idle connection is kept: less than the 5 s after which the most impatient servers
@@ -70,7 +71,8 @@ struct Known {
 /// The right to have one request in flight.
 pub(crate) struct Slot {
     _prefetch: Option<OwnedSemaphorePermit>,
-    _slot: Option<OwnedSemaphorePermit>,
+    _connection: Option<OwnedSemaphorePermit>,
+    _pass: Pass,
 }
 
 /// Which connection will do.
@@ -85,7 +87,7 @@ pub(crate) enum Wanted {
 impl Pool {
     pub(crate) fn new(bucket: Arc<Bucket>) -> Self {
         let slots = bucket.config().connections_max.min(Semaphore::MAX_PERMITS);
-        let prefetch_slots = (slots - slots / 4).max(1);
+        let prefetch_slots = (slots - (slots / 4).max(1)).max(1);
         Self {
             bucket,
             slots: Arc::new(Semaphore::new(slots)),
@@ -96,17 +98,18 @@ impl Pool {
         }
     }
 
-    /// Waits for the right to make a request.
-    pub(crate) async fn slot(&self, importance: Importance) -> Slot {
+    /// Waits for the right to make a request: a connection of this core, then the bucket's pace.
+    pub(crate) async fn slot(&self, importance: Importance) -> Result<Slot, Error> {
         let waiting = Waiting::new(&self.bucket);
         // The semaphores are never closed, so both permits are always given.
         let prefetch = match importance {
             Importance::Prefetch => Arc::clone(&self.prefetch_slots).acquire_owned().await.ok(),
             Importance::Demand => None,
         };
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        let connection = Arc::clone(&self.slots).acquire_owned().await.ok();
+        let pass = Gate::pass(&self.bucket, importance).await?;
         drop(waiting);
-        Slot { _prefetch: prefetch, _slot: slot }
+        Ok(Slot { _prefetch: prefetch, _connection: connection, _pass: pass })
     }
 
     /// A connection to `place`.

@@ -74,6 +74,41 @@ impl Retry {
     }
 }
 
+/// Retries that a store may get which refuses, for each request that it serves.
+const RETRIES_FOR_SERVED: f64 = 0.2;
+/// Retries that it may get each second although it serves nothing.
+const RETRIES_EACH_SECOND: f64 = 10.0;
+/// Retries that may come together.
+const RETRIES_TOGETHER: f64 = 50.0;
+
+/// How many retries one bucket may get in all: a store in trouble is not helped by more requests than
+/// it would get in good health. Retries beyond the budget wait.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    retries: f64,
+    filled: Duration,
+}
+
+impl RetryBudget {
+    /// A store that has refused nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { retries: RETRIES_TOGETHER, filled: Duration::ZERO }
+    }
+
+    /// The store has served a request.
+    pub(crate) fn served(&mut self) {
+        self.retries = (self.retries + RETRIES_FOR_SERVED).min(RETRIES_TOGETHER);
+    }
+
+    /// Takes one retry, which is in the budget after the wait returned.
+    pub(crate) fn take(&mut self, now: Duration) -> Duration {
+        let passed = now.saturating_sub(self.filled).as_secs_f64();
+        self.filled = now;
+        self.retries = (self.retries + passed * RETRIES_EACH_SECOND).min(RETRIES_TOGETHER) - 1.0;
+        Duration::from_secs_f64((-self.retries).max(0.0) / RETRIES_EACH_SECOND)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +182,34 @@ mod tests {
                 Verdict::Wait(wait) if wait >= LONG / 2
             ));
         }
+    }
+
+    #[test]
+    fn retries_beyond_a_fifth_of_what_is_served_wait() {
+        let second = Duration::from_secs(1);
+        let mut budget = RetryBudget::new();
+        // Every request is refused once, a hundred of them each second.
+        let mut waits = Vec::new();
+        for turn in 0..2000 {
+            waits.push(budget.take(second * turn / 100));
+            budget.served();
+        }
+        assert_eq!(waits[..50].iter().max(), Some(&Duration::ZERO));
+        assert!(waits[1999] > second, "{:?}", waits[1999]);
+        // One of ten is refused: every retry is in the budget.
+        let mut budget = RetryBudget::new();
+        for turn in 0..2000 {
+            assert_eq!(budget.take(second * turn / 100), Duration::ZERO);
+            (0..10).for_each(|_| budget.served());
+        }
+    }
+
+    #[test]
+    fn a_store_that_serves_nothing_gets_ten_retries_a_second() {
+        let mut budget = RetryBudget::new();
+        let start = Duration::from_secs(100);
+        let due: Vec<_> = (0..250).map(|_| budget.take(start)).collect();
+        assert_eq!(due[49], Duration::ZERO);
+        assert_eq!(due[249], Duration::from_secs(20));
     }
 }

@@ -45,6 +45,7 @@ fn shape(args: &ShapeArgs) -> Shape {
         first_byte,
         connection_bytes_per_second: args.connection_bandwidth,
         total_bytes_per_second: args.total_bandwidth,
+        ..Shape::default()
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let expected = Shape {
             first_byte: LabLatency::Distribution { median, p99 },
             connection_bytes_per_second: Some(90_000_000),
-            total_bytes_per_second: None,
+            ..Shape::default()
         };
         assert_eq!(lab.shape_in_force(), expected);
         let text = greeting(&lab);

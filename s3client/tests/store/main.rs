@@ -6,6 +6,7 @@ mod credentials;
 mod faults;
 mod listing;
 mod outside;
+mod pace;
 mod reading;
 mod refusals;
 mod tls;

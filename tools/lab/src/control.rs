@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /ledger?since=N` | `{"next": M, "dropped": D, "entries": [..]}`: the [`Entry`](crate::Entry)s from `seq` N on, as JSON; pass `next` as the next `since` |
 //! | `DELETE /ledger` | forgets all entries |
-//! | `GET /shape`, `PUT /shape` | the [`Shape`]: `{"first_byte": {"distribution": {"median": 0.02, "p99": 0.1}}, "connection_bytes_per_second": 90000000, "total_bytes_per_second": null}`; latency is `"zero"`, `{"fixed": s}`, `{"uniform": {"min": s, "max": s}}` or that |
+//! | `GET /shape`, `PUT /shape` | the [`Shape`]: `{"first_byte": {"distribution": {"median": 0.02, "p99": 0.1}}, "connection_bytes_per_second": 90000000, "total_bytes_per_second": null, "requests_per_second": 200}`; latency is `"zero"`, `{"fixed": s}`, `{"uniform": {"min": s, "max": s}}` or that |
 //! | `GET /faults` | `[{"id": 0, "rule": {..}, "seen": 9, "met": 1}]` |
 //! | `POST /faults` | adds a [`FaultRule`], `{"on": {"operation": "get", "bucket": "b", "key": {"prefix": "p/"}, "when": {"nth": [3]}}, "times": 1, "fault": {"reset_in_body": {"after_bytes": 100}}}`; answers `{"id": 0}` |
 //! | `DELETE /faults`, `DELETE /faults/0` | takes all rules away, or one |

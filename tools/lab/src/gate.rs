@@ -1,5 +1,5 @@
 //! What a request passes on its way in and its answer on the way out: the ledger, the faults, the
-//! region, s3s, the latency.
+//! allowance, the region, s3s, the latency.
 //!
 //! Invariant: every request that arrives ends in the ledger, whatever becomes of its connection.
 
@@ -80,7 +80,12 @@ impl Gate {
         if fault == Some(Fault::HangBeforeHeaders) {
             pending::<()>().await;
         }
-        let mut reply = match self.instead(&request, fault.as_ref()) {
+        let instead = if self.pace.allows(arrived) {
+            self.instead(&request, fault.as_ref())
+        } else {
+            Some(Reply::error(503, reply::error_code(503), None))
+        };
+        let mut reply = match instead {
             Some(reply) => reply,
             None => self.operate(request, &facts, fault.as_ref()).await,
         };

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::content::{fraction, mix};
+use crate::shape::allowance::Allowance;
 use crate::shape::bucket::Link;
 use crate::shape::{Latency, Shape};
 
@@ -18,6 +19,7 @@ pub(crate) struct Pace {
     connection: AtomicU64,
     total: AtomicU64,
     link: Mutex<Link>,
+    allowance: Mutex<Allowance>,
     draws: AtomicU64,
 }
 
@@ -36,6 +38,7 @@ impl Default for Pace {
             connection: AtomicU64::new(UNLIMITED),
             total: AtomicU64::new(UNLIMITED),
             link: Mutex::default(),
+            allowance: Mutex::default(),
             draws: AtomicU64::new(0),
         }
     }
@@ -76,6 +79,13 @@ impl Pace {
             return Duration::ZERO;
         }
         latency.quantile(fraction(mix(self.draws.fetch_add(1, Ordering::Relaxed))))
+    }
+
+    /// Whether a request that comes now is within what is allowed each second.
+    pub(crate) fn allows(&self, now_ns: u64) -> bool {
+        let Some(requests_per_second) = self.shape().requests_per_second else { return true };
+        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take(now_ns, requests_per_second)
     }
 
     /// Nanoseconds since the lab started.

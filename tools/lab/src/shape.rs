@@ -1,12 +1,13 @@
-//! How slow the lab is to be: first-byte latency and bandwidth.
+//! How slow the lab is to be: first-byte latency, bandwidth, requests allowed.
 
+pub(crate) mod allowance;
 pub(crate) mod bucket;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Latency and bandwidth in force for every answer.
+/// Latency, bandwidth and allowance in force for every request.
 ///
 /// Bandwidth is that of bodies of answers; heads and uploads are not held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct Shape {
     pub connection_bytes_per_second: Option<u64>,
     /// Bandwidth of all connections together.
     pub total_bytes_per_second: Option<u64>,
+    /// Requests allowed each second, of which a tenth may come at once; those beyond are answered 503
+    /// `SlowDown`. `None` is any number.
+    pub requests_per_second: Option<u64>,
 }
 
 /// A distribution of times.

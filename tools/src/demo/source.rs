@@ -90,7 +90,7 @@ impl Source {
         lab.shape(Shape {
             first_byte: Latency::Fixed(args.first_byte),
             connection_bytes_per_second: Some(args.connection_bandwidth).filter(|bytes| *bytes > 0),
-            total_bytes_per_second: None,
+            ..Shape::default()
         });
         let address = Address {
             source: format!("s3://{LAB_BUCKET}"),

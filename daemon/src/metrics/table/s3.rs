@@ -125,6 +125,41 @@ pub(super) const ROWS: &[Row] = &[
             }
         },
     ),
+    gauge("tenderfs_s3_requests_in_flight", &["mount"], "Requests to S3 under way.", |from, to| {
+        for mount in &from.mounts {
+            to.gauge(&[mount.name], mount.s3.in_flight.get());
+        }
+    }),
+    gauge(
+        "tenderfs_s3_requests_in_flight_max",
+        &["mount"],
+        "Requests to S3 that may be under way at once: grows while throughput does.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.gauge(&[mount.name], mount.s3.in_flight_max.get());
+            }
+        },
+    ),
+    gauge(
+        "tenderfs_s3_requests_per_second_max",
+        &["mount"],
+        "Requests that S3 is sent each second at most since it has asked to slow down; 0: any number.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.gauge(&[mount.name], mount.s3.requests_per_second_max.get());
+            }
+        },
+    ),
+    counter(
+        "tenderfs_s3_slow_downs_total",
+        &["mount"],
+        "Answers of S3 that asked for fewer requests (503, 429).",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.s3.slow_downs.get());
+            }
+        },
+    ),
     counter(
         "tenderfs_s3_connections_stale_total",
         &["mount"],

@@ -48,7 +48,7 @@ fn the_shape_is_read_and_set() {
     let shape = json!({
         "first_byte": {"fixed": 0.02},
         "connection_bytes_per_second": 90_000_000,
-        "total_bytes_per_second": null,
+        "total_bytes_per_second": null, "requests_per_second": null,
     });
     assert_eq!(rig.control("PUT", "/shape", &shape).0, 200);
     assert_eq!(rig.control("GET", "/shape", &Value::Null).1, shape);

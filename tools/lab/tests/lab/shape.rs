@@ -85,3 +85,17 @@ fn a_shape_lifted_frees_what_is_under_way() {
     }
     assert!(begin.elapsed() < TOO_LONG, "it would have taken seven minutes");
 }
+
+#[test]
+fn requests_beyond_the_allowance_are_told_to_slow_down() {
+    let rig = Rig::new();
+    rig.seeded("k", 1);
+    rig.lab.shape(Shape { requests_per_second: Some(10), ..Shape::default() });
+    let answers: Vec<_> = (0..3).map(|_| rig.get("k", &[])).collect();
+    assert_eq!(answers[0].status, 200);
+    let refused = answers.iter().find(|answer| answer.status != 200).unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(String::from_utf8_lossy(&refused.body).contains("<Code>SlowDown</Code>"));
+    rig.lab.shape(Shape::default());
+    assert_eq!(rig.get("k", &[]).status, 200);
+}
