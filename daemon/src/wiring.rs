@@ -49,6 +49,7 @@ pub(crate) fn bucket_config(
             backoff_max: s3.backoff_max,
         },
         connections_max: connections_per_core,
+        hedging: s3.hedging,
     }
 }
 

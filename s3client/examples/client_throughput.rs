@@ -136,6 +136,7 @@ async fn client(lab: &Lab) -> Result<Client, Failure> {
         },
         retry: RetryPolicy { attempts_max: 3, backoff_first: second / 10, backoff_max: second },
         connections_max: 64,
+        hedging: false,
     };
     Ok(Client::new(Bucket::new(config, credentials.await?)?))
 }

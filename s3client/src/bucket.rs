@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
@@ -14,6 +14,7 @@ use crate::credentials::Credentials;
 use crate::deadlines::Deadlines;
 use crate::error::{ConfigError, Error};
 use crate::gate::Gate;
+use crate::hedging::Hedging;
 use crate::retry::RetryPolicy;
 use crate::signing::Payer;
 use crate::tls;
@@ -40,6 +41,8 @@ pub struct BucketConfig {
     /// Requests in flight at once on each core, each on its own connection; prefetches leave a
     /// quarter of them to demand.
     pub connections_max: usize,
+    /// Whether a request that is late is made a second time.
+    pub hedging: bool,
 }
 
 /// One bucket as seen through one set of credentials; shared by all cores.
@@ -51,6 +54,7 @@ pub struct Bucket {
     credentials: Credentials,
     counters: Counters,
     gate: Gate,
+    hedging: Mutex<Hedging>,
 }
 
 impl Bucket {
@@ -74,7 +78,8 @@ impl Bucket {
         let place = ArcSwap::from_pointee(place);
         let counters = Counters::default();
         let gate = Gate::new();
-        Ok(Arc::new(Self { config, identity, place, tls, credentials, counters, gate }))
+        let hedging = Mutex::new(Hedging::new(config.hedging));
+        Ok(Arc::new(Self { config, identity, place, tls, credentials, counters, gate, hedging }))
     }
 
     /// What this bucket's requests are counted by.
@@ -108,6 +113,10 @@ impl Bucket {
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    pub(crate) fn hedging(&self) -> MutexGuard<'_, Hedging> {
+        self.hedging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn place(&self) -> Arc<Place> {

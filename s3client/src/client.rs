@@ -1,6 +1,7 @@
 //! One core's hand on a bucket: asks, waits, checks, asks again.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,7 @@ use crate::counters::Operation;
 use crate::credentials::Keys;
 use crate::deadlines::StallWatch;
 use crate::error::{AnswerFault, Deadline, Error};
+use crate::hedging::SizeClass;
 use crate::listing::{self, ListPage, ListRequest, ListedObject};
 use crate::pool::{LEFTOVER_BYTES_MAX, Leftover, Pool, Slot, Wanted};
 use crate::refusal::{self, Refused};
@@ -144,7 +146,7 @@ impl Core {
     pub(crate) async fn ask(&self, ask: &Ask<'_>, importance: Importance) -> Result<Answer, Error> {
         let place = self.bucket.place();
         let slot = self.pool.slot(importance).await?;
-        let mut answer = self.send(ask, place, slot).await?;
+        let mut answer = self.send_hedged(ask, place, slot).await?;
         if answer.status.is_success() {
             return Ok(answer);
         }
@@ -154,6 +156,59 @@ impl Core {
         let error = refusal::error(refused, answer.status, &answer.headers, &body);
         answer.settle(self);
         Err(error)
+    }
+
+    /// Sends `ask`, and once it is late a second time by another connection; gives the answer that
+    /// comes first. All that is asked so far only reads, so that it may be asked twice.
+    async fn send_hedged(
+        &self,
+        ask: &Ask<'_>,
+        place: Arc<Place>,
+        slot: Slot,
+    ) -> Result<Answer, Error> {
+        let class = SizeClass::of(ask);
+        let mut first = pin!(self.send_timed(class, ask, Arc::clone(&place), slot));
+        let Some(late) = self.bucket.hedging().begin(class) else { return first.await };
+        if let Ok(answer) = timeout(late, &mut first).await {
+            return answer;
+        }
+        let Some(slot) = self.pool.spare_slot() else { return first.await };
+        if !self.bucket.hedging().take() {
+            drop(slot);
+            return first.await;
+        }
+        let counters = self.bucket.counters();
+        counters.hedges.inc();
+        // Who loses is dropped, and its connection closed. An error waits for what the other brings.
+        let mut second = Box::pin(self.send_timed(class, ask, place, slot));
+        let (answer, hedged) = tokio::select! {
+            answer = &mut first => match answer {
+                Ok(answer) => (Ok(answer), false),
+                Err(_) => (second.await, true),
+            },
+            answer = &mut second => match answer {
+                Ok(answer) => (Ok(answer), true),
+                Err(_) => (first.await, false),
+            },
+        };
+        if hedged && answer.is_ok() {
+            counters.hedges_won.inc();
+        }
+        answer
+    }
+
+    /// Sends `ask` and notes how long its answer took.
+    async fn send_timed(
+        &self,
+        class: SizeClass,
+        ask: &Ask<'_>,
+        place: Arc<Place>,
+        slot: Slot,
+    ) -> Result<Answer, Error> {
+        let begun = Instant::now();
+        let answer = self.send(ask, place, slot).await?;
+        self.bucket.hedging().answered(class, begun.elapsed());
+        Ok(answer)
     }
 
     /// Sends `ask` by a kept connection, and if that turns out to have died, by a new one.

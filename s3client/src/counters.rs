@@ -35,6 +35,10 @@ pub struct Counters {
     pub in_flight_max: Gauge,
     /// Requests that may be sent each second now; 0: any number.
     pub requests_per_second_max: Gauge,
+    /// Requests made a second time because the first was late.
+    pub hedges: Counter,
+    /// Those of them whose answer came first.
+    pub hedges_won: Counter,
     /// Answers that asked for fewer requests: 503 and 429.
     pub slow_downs: Counter,
 }

@@ -73,10 +73,7 @@ impl Gate {
             let now = gate.began.elapsed();
             let admission = gate.deciders().pace.admit(importance, now);
             match admission {
-                Admission::Go => {
-                    bucket.counters().in_flight.add(1);
-                    return Ok(Pass { bucket: Arc::clone(bucket), importance });
-                }
+                Admission::Go => return Ok(Pass::new(bucket, importance)),
                 Admission::Full => room.await,
                 // Whether room came or the time was over, the pace is asked again.
                 Admission::Wait(wait) => drop(timeout(wait, room).await),
@@ -86,6 +83,15 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// The right to send a request to `bucket` at once, if nobody else waits for it.
+    pub(crate) fn spare_pass(bucket: &Arc<Bucket>) -> Option<Pass> {
+        let gate = bucket.gate();
+        let _turn = gate.demand.turn.try_lock().ok()?;
+        let now = gate.began.elapsed();
+        let admission = gate.deciders().pace.admit(Importance::Demand, now);
+        (admission == Admission::Go).then(|| Pass::new(bucket, Importance::Demand))
     }
 
     /// The store answered with `status` to a request sent at `sent`.
@@ -120,6 +126,13 @@ impl Gate {
 
     fn deciders(&self) -> MutexGuard<'_, Deciders> {
         self.deciders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass {
+    fn new(bucket: &Arc<Bucket>, importance: Importance) -> Self {
+        bucket.counters().in_flight.add(1);
+        Self { bucket: Arc::clone(bucket), importance }
     }
 }
 

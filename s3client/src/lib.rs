@@ -6,8 +6,8 @@
 //! connection is driven by whoever waits for its answer, so dropping a future or a [`Body`] leaves
 //! nothing behind.
 //!
-//! What decides is apart from what does: [`Retry`], [`StallWatch`], the pace of a bucket, addressing,
-//! the checks of answers, the meaning of refusals and listings neither wait nor look at a clock.
+//! What decides is apart from what does: [`Retry`], [`StallWatch`], the pace of a bucket, hedging,
+//! addressing, the checks of answers, the meaning of refusals and listings neither wait nor look at a clock.
 //!
 //! Architecture invariant: knows nothing of blocks, caches, files or FUSE. Never logs an address,
 //! for the signature is in it.
@@ -23,6 +23,7 @@ mod credentials;
 mod deadlines;
 mod error;
 mod gate;
+mod hedging;
 mod listing;
 mod pace;
 mod pool;

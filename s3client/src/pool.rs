@@ -112,6 +112,13 @@ impl Pool {
         Ok(Slot { _prefetch: prefetch, _connection: connection, _pass: pass })
     }
 
+    /// The right to make a request beside another one, if it can be had at once.
+    pub(crate) fn spare_slot(&self) -> Option<Slot> {
+        let connection = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        let pass = Gate::spare_pass(&self.bucket)?;
+        Some(Slot { _prefetch: None, _connection: Some(connection), _pass: pass })
+    }
+
     /// A connection to `place`.
     pub(crate) async fn connection(
         &self,

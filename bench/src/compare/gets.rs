@@ -123,6 +123,7 @@ async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
         },
         retry: RetryPolicy { attempts_max: 3, backoff_first: second / 10, backoff_max: second },
         connections_max: 64,
+        hedging: false,
     };
     let bucket: Arc<Bucket> = Bucket::new(config, credentials).map_err(|error| failed(&error))?;
     Ok(Client::new(bucket))

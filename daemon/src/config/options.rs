@@ -241,6 +241,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Most connections a core thread keeps to one bucket.",
     ),
     row(
+        "s3.hedging",
+        Kind::Flag,
+        "Whether a request that has waited twice as long as nine of ten of its kind take is made a second time, by another connection, and the first answer taken: at most one request in fifty.",
+    ),
+    row(
         "fuse.transport",
         Kind::Choice(&["device", "ring"]),
         "How requests come from the kernel. `device`: by reads of /dev/fuse. `ring`: by FUSE over io_uring (Linux 6.14 or newer, after `echo Y > /sys/module/fuse/parameters/enable_uring`), which answers small reads and names faster and large reads slower; where the kernel does not offer it, the log says so and `device` serves.",

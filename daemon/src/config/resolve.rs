@@ -158,6 +158,7 @@ fn s3(reader: &Reader<'_>) -> Result<S3Settings, ConfigError> {
         backoff_first: reader.duration("s3.backoff_first")?,
         backoff_max: reader.duration("s3.backoff_max")?,
         connections_per_core: reader.count("s3.connections_per_core")?,
+        hedging: reader.flag("s3.hedging")?,
     })
 }
 

@@ -140,6 +140,8 @@ pub struct S3Settings {
     pub backoff_max: Duration,
     /// Most connections of a core to a bucket.
     pub connections_per_core: usize,
+    /// Whether a request that is late is made a second time.
+    pub hedging: bool,
 }
 
 /// How requests come from the kernel.

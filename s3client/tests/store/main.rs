@@ -4,6 +4,7 @@
 
 mod credentials;
 mod faults;
+mod hedging;
 mod listing;
 mod outside;
 mod pace;
@@ -58,6 +59,7 @@ fn config(endpoint: &str) -> BucketConfig {
         },
         retry: RetryPolicy { attempts_max: ATTEMPTS, backoff_first: ms(5), backoff_max: ms(20) },
         connections_max: 8,
+        hedging: false,
     }
 }
 

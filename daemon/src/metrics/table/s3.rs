@@ -151,6 +151,26 @@ pub(super) const ROWS: &[Row] = &[
         },
     ),
     counter(
+        "tenderfs_s3_hedges_total",
+        &["mount"],
+        "Requests to S3 that were made a second time because the first was late.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.s3.hedges.get());
+            }
+        },
+    ),
+    counter(
+        "tenderfs_s3_hedges_won_total",
+        &["mount"],
+        "Second requests to S3 that were answered before the first.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.s3.hedges_won.get());
+            }
+        },
+    ),
+    counter(
         "tenderfs_s3_slow_downs_total",
         &["mount"],
         "Answers of S3 that asked for fewer requests (503, 429).",
