@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use url::Url;
 
 use crate::addressing::{self, Addressing, Place, REGION_DEFAULT};
+use crate::clock::StoreClock;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::deadlines::Deadlines;
@@ -55,6 +57,7 @@ pub struct Bucket {
     counters: Counters,
     gate: Gate,
     hedging: Mutex<Hedging>,
+    clock: StoreClock,
 }
 
 impl Bucket {
@@ -79,7 +82,17 @@ impl Bucket {
         let counters = Counters::default();
         let gate = Gate::new();
         let hedging = Mutex::new(Hedging::new(config.hedging));
-        Ok(Arc::new(Self { config, identity, place, tls, credentials, counters, gate, hedging }))
+        Ok(Arc::new(Self {
+            config,
+            identity,
+            place,
+            tls,
+            credentials,
+            counters,
+            gate,
+            hedging,
+            clock: StoreClock::default(),
+        }))
     }
 
     /// What this bucket's requests are counted by.
@@ -119,6 +132,10 @@ impl Bucket {
         self.hedging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn clock(&self) -> &StoreClock {
+        &self.clock
+    }
+
     pub(crate) fn place(&self) -> Arc<Place> {
         self.place.load_full()
     }
@@ -129,6 +146,23 @@ impl Bucket {
 
     pub(crate) fn payer(&self) -> Payer {
         if self.config.requester_pays { Payer::Requester } else { Payer::Owner }
+    }
+
+    /// Signs for the store's time from now on, which is `store_time`; whether that is another than the
+    /// refused request was signed for, which took the store to be `asked_ahead_seconds` ahead.
+    pub(crate) fn learn_clock(&self, asked_ahead_seconds: i64, store_time: Timestamp) -> bool {
+        let known = self.clock.ahead_seconds();
+        let learned = self.clock.learn(asked_ahead_seconds, store_time, Timestamp::now());
+        let ahead_seconds = self.clock.ahead_seconds();
+        if known.abs_diff(ahead_seconds) > 1 {
+            let bucket = self.name();
+            tracing::warn!(
+                bucket,
+                ahead_seconds,
+                "the store's clock is another: set this machine's"
+            );
+        }
+        learned
     }
 
     /// Asks in `region` from now on, unless another one was configured; whether it does.

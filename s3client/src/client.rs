@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONNECTION, TRANSFER_ENCODING};
@@ -218,7 +218,7 @@ impl Core {
         let mut wanted = Wanted::Any;
         loop {
             let keys = self.bucket.credentials().keys();
-            let now = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+            let now = self.bucket.clock().time(Timestamp::now());
             let payer = self.bucket.payer();
             let request = signing::signed(ask, &place, keys.signing.as_ref(), payer, now)?;
             let mut connection = self.pool.connection(&place, wanted).await?;
@@ -456,8 +456,11 @@ pub(crate) struct Course {
     started: Instant,
     region_learned: bool,
     keys_renewed: bool,
+    clock_learned: bool,
     /// The keys that were current before the attempt under way.
     keys: Arc<Keys>,
+    /// What was known of the store's clock before it.
+    ahead_seconds: i64,
 }
 
 impl Course {
@@ -469,7 +472,9 @@ impl Course {
             started: Instant::now(),
             region_learned: false,
             keys_renewed: false,
+            clock_learned: false,
             keys: bucket.credentials().keys(),
+            ahead_seconds: bucket.clock().ahead_seconds(),
         }
     }
 
@@ -510,6 +515,7 @@ impl Course {
             }
         }
         self.keys = bucket.credentials().keys();
+        self.ahead_seconds = bucket.clock().ahead_seconds();
         Ok(())
     }
 
@@ -524,6 +530,10 @@ impl Course {
                 self.keys_renewed = true;
                 let renewed = self.bucket.credentials().renewed(&self.keys);
                 timeout(self.left().min(RENEWAL_WAIT_MAX), renewed).await.unwrap_or(false)
+            }
+            Error::ClockSkewed { store_time: Some(time), .. } if !self.clock_learned => {
+                self.clock_learned = true;
+                self.bucket.learn_clock(self.ahead_seconds, *time)
             }
             _ => false,
         }

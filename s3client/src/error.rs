@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
+use jiff::Timestamp;
 use tenderfs_byterange::ByteRange;
 
 use crate::counters::ErrorKind;
@@ -71,6 +72,8 @@ pub enum Error {
     ClockSkewed {
         /// The store's own words.
         message: String,
+        /// The time by the store's clock; `None` where it did not say.
+        store_time: Option<Timestamp>,
     },
     /// The bucket lives in another region than the one asked.
     #[error(

@@ -17,6 +17,7 @@ mod answer;
 mod body;
 mod bucket;
 mod client;
+mod clock;
 mod connection;
 mod counters;
 mod credentials;

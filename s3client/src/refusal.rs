@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use crate::addressing::Place;
 use crate::counters::Operation;
@@ -60,9 +62,11 @@ pub(crate) fn error(
         "ExpiredToken" | "ExpiredTokenException" | "InvalidToken" | "TokenRefreshRequired" => {
             return Error::CredentialsExpired;
         }
-        "RequestTimeTooSkewed" => return Error::ClockSkewed { message: said.message },
+        "RequestTimeTooSkewed" => {
+            return Error::ClockSkewed { message: said.message, store_time: date(headers) };
+        }
         "AccessDenied" if said.message.to_ascii_lowercase().contains("request has expired") => {
-            return Error::ClockSkewed { message: said.message };
+            return Error::ClockSkewed { message: said.message, store_time: date(headers) };
         }
         "InvalidObjectState" => {
             return Error::Archived { key: target(), storage_class: said.storage_class };
@@ -159,6 +163,12 @@ fn refuse(status: StatusCode, said: Said) -> Error {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// The time by the store's clock.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
 }
 
 /// What `body` says; empty where it says nothing readable.

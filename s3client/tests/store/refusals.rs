@@ -107,6 +107,25 @@ fn a_redirect_to_another_host_is_not_followed() {
     assert!(other.accept().is_err(), "the other host was asked");
 }
 
+/// Proves that a clock that is wrong is learned from the store's answers, once for each request in
+/// flight and never again.
+#[test]
+fn a_clock_that_is_wrong_is_learned_from_the_store() {
+    let lab = lab();
+    run(async {
+        let client = client(&lab).await;
+        let object = described(&client, KEY).await;
+        lab.faults().add(FaultRule::new(Fault::ClockBehind { seconds: 600 }));
+        let mark = lab.ledger().mark();
+        let reads = (0..4).map(|_| read(&client, &object, (0, 1000)));
+        assert!(futures_util::future::join_all(reads).await.iter().all(Result::is_ok));
+        assert_eq!(lab.ledger().since(mark).len(), 8, "each was made once more");
+        let mark = lab.ledger().mark();
+        read(&client, &object, (0, 1000)).await.unwrap();
+        assert_eq!(lab.ledger().since(mark).len(), 1, "the clock is known");
+    });
+}
+
 #[test]
 fn an_unreachable_endpoint_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

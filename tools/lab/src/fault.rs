@@ -35,6 +35,13 @@ pub enum Fault {
         /// The error code, such as `ExpiredToken`.
         error_code: String,
     },
+    /// The store's clock is behind: requests that are signed for another time than its own, by five
+    /// minutes or more, are refused, and the `Date` of every such answer is its own. Other requests are
+    /// served, as long as it is less than a quarter of an hour behind.
+    ClockBehind {
+        /// By how much.
+        seconds: u32,
+    },
     /// A redirect is answered in place of the operation.
     Redirect {
         /// HTTP status: 301, 302, 307 or 308.
@@ -152,6 +159,7 @@ impl Fault {
         match self {
             Self::Status { .. } => "status",
             Self::S3Error { .. } => "s3_error",
+            Self::ClockBehind { .. } => "clock_behind",
             Self::Redirect { .. } => "redirect",
             Self::ResetBeforeHeaders => "reset_before_headers",
             Self::ResetInHeaders { .. } => "reset_in_headers",

@@ -3,6 +3,7 @@
 //!
 //! Invariant: every request that arrives ends in the ledger, whatever becomes of its connection.
 
+mod clock;
 mod reply;
 mod spoil;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use http::header::CONTENT_RANGE;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use s3s::service::S3Service;
 
 use self::reply::Reply;
@@ -126,6 +128,11 @@ impl Gate {
             }
             Some(Fault::S3Error { code, error_code }) => {
                 return Some(Reply::error(*code, error_code, None));
+            }
+            Some(Fault::ClockBehind { seconds }) => {
+                if let Some(reply) = clock::refusal(request, Timestamp::now(), *seconds) {
+                    return Some(reply);
+                }
             }
             Some(Fault::Redirect { code, location }) => {
                 return Some(Reply::redirect(*code, location));

@@ -106,6 +106,12 @@ pub(crate) fn signed_region<B>(request: &http::Request<B>) -> Option<String> {
     credential.rsplit('/').nth(2).map(str::to_owned)
 }
 
+/// The time that a request is signed for, as it says it: `20260102T030405Z`.
+pub(crate) fn signed_time<B>(request: &http::Request<B>) -> Option<&str> {
+    let header = request.headers().get("x-amz-date").and_then(|value| value.to_str().ok());
+    header.or_else(|| Query(request.uri().query()?).value("X-Amz-Date"))
+}
+
 fn operation<B>(
     request: &http::Request<B>,
     query: &Query<'_>,

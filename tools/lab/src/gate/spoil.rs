@@ -63,6 +63,7 @@ pub(super) fn spoil(reply: &mut Reply, outgoing: &mut Outgoing, facts: &Facts, f
         // Done before the operation, in it, or on the wire.
         Fault::Status { .. }
         | Fault::S3Error { .. }
+        | Fault::ClockBehind { .. }
         | Fault::Redirect { .. }
         | Fault::ResetBeforeHeaders
         | Fault::HangBeforeHeaders
