@@ -144,6 +144,7 @@ pub(super) fn link() -> Shape {
         first_byte: Latency::Fixed(std::time::Duration::from_millis(20)),
         connection_bytes_per_second: Some(90_000_000),
         total_bytes_per_second: Some(LINK_BYTES_PER_SECOND),
+        requests_per_second: None,
     }
 }
 
