@@ -26,7 +26,7 @@ const BLOCK_BYTES: u64 = 4 * MIB;
 /// that it stays incomplete.
 const MISSING_PART: u64 = 4;
 /// Passes until every block is on disk.
-const FILLS_MAX: usize = 5;
+pub(super) const FILLS_MAX: usize = 5;
 /// A granule: the least that is read from disk and verified.
 const GRANULE_BYTES: u64 = 64 << 10;
 /// A small read.
