@@ -1,7 +1,7 @@
 //! Who asks: credentials, where they come from, and how they stay fresh.
 //!
 //! Readers take the current keys without waiting; one task per [`Credentials`] renews them before
-//! they expire, and sooner where the store says that they have.
+//! they expire, and sooner where the store says that they have: once, however many requests it tells.
 //!
 //! Invariant: nothing here prints a secret.
 
@@ -9,6 +9,7 @@ mod chain;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -69,6 +70,18 @@ pub(crate) struct Keys {
     pub(crate) signing: Option<rusty_s3::Credentials>,
     expires: Option<SystemTime>,
     provider: &'static str,
+    /// Whether the store has called them expired.
+    refused: AtomicBool,
+}
+
+impl Keys {
+    fn new(
+        signing: Option<rusty_s3::Credentials>,
+        expires: Option<SystemTime>,
+        provider: &'static str,
+    ) -> Self {
+        Self { signing, expires, provider, refused: AtomicBool::new(false) }
+    }
 }
 
 impl Credentials {
@@ -89,11 +102,11 @@ impl Credentials {
                     }
                     None => rusty_s3::Credentials::new(access_key_id, secret),
                 };
-                let keys = Keys { signing: Some(signing), expires: None, provider: "static" };
+                let keys = Keys::new(Some(signing), None, "static");
                 Ok(Self::with(keys, None))
             }
             CredentialSource::Anonymous => {
-                let keys = Keys { signing: None, expires: None, provider: "anonymous" };
+                let keys = Keys::new(None, None, "anonymous");
                 Ok(Self::with(keys, None))
             }
         }
@@ -146,9 +159,15 @@ impl Credentials {
         if failures > 0 {
             return paused.await;
         }
+        let refused = async {
+            // Who asked while the last renewal was under way was told of it.
+            while !self.shared.current.load().refused.load(Ordering::Acquire) {
+                self.shared.renewal_wanted.notified().await;
+            }
+        };
         tokio::select! {
             () = paused => {}
-            () = self.shared.renewal_wanted.notified() => {}
+            () = refused => {}
         }
     }
 
@@ -159,6 +178,7 @@ impl Credentials {
             return false;
         }
         let mut renewals = self.shared.renewals.subscribe();
+        keys.refused.store(true, Ordering::Release);
         while Arc::ptr_eq(keys, &self.shared.current.load()) {
             self.shared.renewal_wanted.notify_one();
             if renewals.changed().await.is_err() {

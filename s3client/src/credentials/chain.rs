@@ -138,7 +138,7 @@ fn keys(found: &aws_credential_types::Credentials, provider: &'static str) -> Ke
         Some(token) => rusty_s3::Credentials::new_with_token(id, secret, token),
         None => rusty_s3::Credentials::new(id, secret),
     };
-    Keys { signing: Some(signing), expires: found.expiry(), provider }
+    Keys::new(Some(signing), found.expiry(), provider)
 }
 
 /// What the providers share. The region is looked up without the metadata service, which would

@@ -122,7 +122,8 @@ fn a_place_that_is_set_up_but_fails_is_not_passed_over() {
     assert!(matches!(error, Error::CredentialsFailed { provider: "profile", .. }), "{error:?}");
 }
 
-/// Proves that credentials which the store calls expired are renewed once and the read goes on.
+/// Proves that credentials which the store calls expired are renewed once for all requests in flight,
+/// and the reads go on: of the keys that the process hands out, the store knows the first two.
 #[test]
 fn credentials_that_expire_in_the_middle_are_renewed() {
     const NAME: &str = "credentials_that_expire_in_the_middle_are_renewed";
@@ -155,10 +156,16 @@ fn credentials_that_expire_in_the_middle_are_renewed() {
         let object = described(&client, KEY).await;
         lab.remove_credentials("AKID1");
         let fault = Fault::S3Error { code: 400, error_code: "ExpiredToken".into() };
-        lab.faults().add(FaultRule::new(fault).times(1));
-        let bytes = read(&client, &object, (0, SIZE)).await.unwrap();
-        assert_eq!(bytes.len() as u64, SIZE);
-        assert_eq!(lab.ledger().gets(), 2);
+        lab.faults().add(FaultRule::new(fault).times(8));
+        let reads = (0..8).map(|_| read(&client, &object, (0, SIZE)));
+        for bytes in futures_util::future::join_all(reads).await {
+            assert_eq!(bytes.unwrap().len() as u64, SIZE);
+        }
+        assert_eq!(lab.ledger().gets(), 16);
+        // A second renewal, for those who asked while the first was under way, would fail these.
+        for _ in 0..200 {
+            read(&client, &object, (0, 1000)).await.unwrap();
+        }
         renewal.abort();
     });
 }
