@@ -52,6 +52,22 @@ pub enum CacheError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A newer version has made the directory.
+    #[error("cache directory {dir} has disk format {format}, and this version knows {known}: upgrade TenderFS, choose another directory, or throw the cache away with `rm -r {dir}`", dir = dir.display())]
+    NewerFormat {
+        /// The cache directory.
+        dir: PathBuf,
+        /// Its format.
+        format: u64,
+        /// The newest format that this version reads.
+        known: u64,
+    },
+    /// The directory says of itself something that no version of TenderFS writes.
+    #[error("{dir} is no cache directory of TenderFS, by its file `version`: choose another directory, or, if nothing in it is needed, `rm -r {dir}`", dir = dir.display())]
+    UnknownFormat {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The path is not a directory.
     #[error("{} is not a directory: choose another cache directory", dir.display())]
     NotADirectory {

@@ -14,7 +14,7 @@ use redb::{
 };
 
 use crate::disk::bitmap::Bitmap;
-use crate::disk::dir::{CacheDir, Found};
+use crate::disk::dir::{CacheDir, FORMAT, Found};
 use crate::disk::record::{ObjectRecord, decode_sums, encode_name, encode_sums};
 use crate::error::CacheError;
 use crate::version::{ObjectId, ObjectVersion};
@@ -25,9 +25,6 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<Id, &[u8]> = TableDefinition::new("objects");
 const NAMES: TableDefinition<Id, &[u8]> = TableDefinition::new("names");
 const SUMS: TableDefinition<(Id, u32), &[u8]> = TableDefinition::new("sums");
-
-/// Format of the catalogue, under `format` in the table `meta`.
-const FORMAT: u64 = 1;
 
 /// Objects that a start makes room for before it reads them.
 const LOADED_AT_ONCE: usize = 4 << 20;
@@ -54,8 +51,9 @@ pub(crate) enum Change {
 pub(crate) type Loaded = (ObjectId, ObjectRecord);
 
 impl Catalogue {
-    /// Opens the catalogue of `dir` and reads what it names. One that is damaged, or of another
-    /// format, is moved aside and begun anew: the files it named are then orphans.
+    /// Opens the catalogue of `dir` and reads what it names. One that is damaged, or of an older
+    /// format, is moved aside and begun anew: the files it named are then orphans. One of a newer
+    /// format is refused and left as it is.
     pub(crate) fn open(
         dir: &CacheDir,
         found: Found,
@@ -69,12 +67,19 @@ impl Catalogue {
                 Err(Unreadable::System(source)) => {
                     return Err(CacheError::Catalogue { path, source });
                 }
+                Err(Unreadable::Newer(format)) => {
+                    return Err(CacheError::NewerFormat {
+                        dir: dir.path().to_owned(),
+                        format,
+                        known: FORMAT,
+                    });
+                }
                 Err(Unreadable::Damaged(why)) => {
                     tracing::warn!(path = %path.display(), why, "catalogue moved aside and begun anew");
                 }
             }
         } else {
-            tracing::warn!(path = %path.display(), "cache of another format: begun anew");
+            tracing::warn!(path = %path.display(), "cache of an older format: begun anew");
         }
         let moved = fs::rename(&path, dir.aside_path());
         if let Err(source) = moved
@@ -86,6 +91,9 @@ impl Catalogue {
             path,
             source: match unreadable {
                 Unreadable::System(source) => source,
+                Unreadable::Newer(_) => {
+                    Box::new(redb::Error::Corrupted("a new catalogue is of a newer format".into()))
+                }
                 Unreadable::Damaged(why) => {
                     Box::new(redb::Error::Corrupted(format!("a new catalogue is damaged: {why}")))
                 }
@@ -168,8 +176,10 @@ fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb:
 
 /// Why a catalogue could not be opened.
 enum Unreadable {
-    /// Its content is not what was written.
+    /// Its content is not what was written, or of an older format.
     Damaged(String),
+    /// A newer version has written it, in this format.
+    Newer(u64),
     /// The system refused: no space, no permission, a failing disk.
     System(Box<redb::Error>),
 }
@@ -232,6 +242,7 @@ fn prepare(database: &Database) -> Result<(), Unreadable> {
     };
     match format()? {
         Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Unreadable::Newer(newer)),
         Some(other) => Err(Unreadable::Damaged(format!("its format is {other}, not {FORMAT}"))),
         None => Err(Unreadable::Damaged("it is not a catalogue of TenderFS".to_owned())),
     }
@@ -254,4 +265,35 @@ fn load(database: &Database) -> Result<Vec<Loaded>, redb::Error> {
         tracing::warn!(refused, "catalogue records that make no sense were left out");
     }
     Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reopened_as(format: u64) -> (CacheDir, Result<Vec<Loaded>, CacheError>) {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, found) = CacheDir::open(parent.path()).unwrap();
+        let (catalogue, _) = Catalogue::open(&dir, found, 1 << 20).unwrap();
+        let version =
+            ObjectVersion { store: "s".into(), key: "k".into(), etag: "e".into(), size_bytes: 5 };
+        let block =
+            Change::Block { id: version.id(), version, last_use_ms: 1, index: 0, sums: [7].into() };
+        catalogue.commit(&[block]).unwrap();
+        let transaction = catalogue.database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", format).unwrap();
+        transaction.commit().unwrap();
+        drop(catalogue);
+        let again = Catalogue::open(&dir, Found::Ours, 1 << 20).map(|(_, loaded)| loaded);
+        (dir, again)
+    }
+
+    #[test]
+    fn a_newer_catalogue_is_refused_and_an_older_one_begun_anew() {
+        assert_eq!(reopened_as(FORMAT).1.unwrap().len(), 1);
+        assert_eq!(reopened_as(FORMAT - 1).1.unwrap().len(), 0);
+        let (_dir, newer) = reopened_as(FORMAT + 1);
+        let Err(CacheError::NewerFormat { format, .. }) = newer else { panic!("not refused") };
+        assert_eq!(format, FORMAT + 1);
+    }
 }

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use crate::error::CacheError;
 use crate::version::ObjectId;
 
-/// Content of the file `version`: another one is another program's or another format's directory.
-const VERSION: &str = "tenderfs cache 1\n";
+/// Number of the disk format, `docs/DISK_FORMAT.md`: in the file `version` and in the catalogue.
+pub(crate) const FORMAT: u64 = 1;
+
+/// What the file `version` holds before the number of the format and the end of the line.
+const VERSION_NAME: &str = "tenderfs cache ";
 
 /// Bytes read of a file that should be tiny.
 const TINY_BYTES: u64 = 256;
@@ -30,8 +33,8 @@ pub(crate) struct CacheDir {
 pub(crate) enum Found {
     /// A cache of this format, or nothing.
     Ours,
-    /// Something that may look like ours, of another format: its catalogue is not to be parsed.
-    OtherFormat,
+    /// A cache of an older format: its catalogue is not to be parsed.
+    Older,
 }
 
 impl CacheDir {
@@ -91,27 +94,62 @@ impl CacheDir {
 
     fn check_version(&self) -> Result<Found, CacheError> {
         let path = self.path.join("version");
-        let found = match open_own(&path, OpenOptions::new().read(true)) {
+        let marker = match open_own(&path, OpenOptions::new().read(true)) {
             Ok(file) => {
-                let mut text = String::new();
-                let read = file.take(TINY_BYTES).read_to_string(&mut text);
-                if read.is_ok() && text == VERSION {
-                    return Ok(Found::Ours);
-                }
-                Found::OtherFormat
+                let mut bytes = Vec::new();
+                file.take(TINY_BYTES).read_to_end(&mut bytes).map_err(failed("read", &path))?;
+                read_marker(&bytes)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Ours,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Marker::Missing,
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        let write = || {
-            let mut file =
-                open_own(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
-            file.write_all(VERSION.as_bytes())?;
-            file.sync_all()
+        let found = match marker {
+            Marker::Format(FORMAT) => return Ok(Found::Ours),
+            Marker::Missing => Found::Ours,
+            Marker::Format(older) if older < FORMAT => Found::Older,
+            Marker::Format(format) => {
+                return Err(CacheError::NewerFormat {
+                    dir: self.path.clone(),
+                    format,
+                    known: FORMAT,
+                });
+            }
+            Marker::Unknown => return Err(CacheError::UnknownFormat { dir: self.path.clone() }),
         };
-        write().map_err(failed("write", &path))?;
+        self.write_version(&path).map_err(failed("write", &path))?;
         Ok(found)
     }
+
+    /// Writes the file `version`, whole or not at all: half of one would be refused.
+    fn write_version(&self, path: &Path) -> io::Result<()> {
+        let new = self.path.join("version.new");
+        let mut file = open_own(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
+        writeln!(file, "{VERSION_NAME}{FORMAT}")?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+/// What the file `version` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marker {
+    /// There is none, or it is empty, as a crash leaves it while the directory is made.
+    Missing,
+    /// A cache of this format.
+    Format(u64),
+    /// Nothing that a version of TenderFS writes.
+    Unknown,
+}
+
+fn read_marker(bytes: &[u8]) -> Marker {
+    if bytes.is_empty() {
+        return Marker::Missing;
+    }
+    let text = std::str::from_utf8(bytes).ok();
+    let number = text.and_then(|text| text.strip_prefix(VERSION_NAME)?.strip_suffix('\n'));
+    let plain = number.filter(|number| number.bytes().all(|digit| digit.is_ascii_digit()));
+    plain.and_then(|number| number.parse().ok()).map_or(Marker::Unknown, Marker::Format)
 }
 
 /// Refuses a directory of somebody else; closes one of ours to others, unless it holds things
@@ -212,13 +250,46 @@ mod tests {
     }
 
     #[test]
-    fn another_format_and_planted_links_are_noticed() {
+    fn the_version_marker_is_read_strictly() {
+        for (content, expected) in [
+            ("", Marker::Missing),
+            ("tenderfs cache 1\n", Marker::Format(1)),
+            ("tenderfs cache 20\n", Marker::Format(20)),
+            ("tenderfs cache 1", Marker::Unknown),
+            ("tenderfs cache +1\n", Marker::Unknown),
+            ("tenderfs cache \n", Marker::Unknown),
+            ("tenderfs cache 99999999999999999999\n", Marker::Unknown),
+            ("Python 3.12\n", Marker::Unknown),
+        ] {
+            assert_eq!(read_marker(content.as_bytes()), expected, "{content:?}");
+        }
+        assert_eq!(read_marker(&[0xff]), Marker::Unknown);
+    }
+
+    #[test]
+    fn a_newer_or_unknown_format_is_refused_with_the_way_out_and_an_older_one_begun_anew() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("cache");
         drop(CacheDir::open(&path).unwrap());
-        fs::write(path.join("version"), "tenderfs cache 2\n").unwrap();
-        assert_eq!(CacheDir::open(&path).unwrap().1, Found::OtherFormat);
+        for content in ["tenderfs cache 2\n", "Python 3.12\n"] {
+            fs::write(path.join("version"), content).unwrap();
+            let text = CacheDir::open(&path).unwrap_err().to_string();
+            assert!(text.contains(&format!("`rm -r {}`", path.display())), "{text}");
+            assert_eq!(fs::read_to_string(path.join("version")).unwrap(), content, "left alone");
+        }
+        fs::write(path.join("version"), "tenderfs cache 0\n").unwrap();
+        assert_eq!(CacheDir::open(&path).unwrap().1, Found::Older);
         assert_eq!(CacheDir::open(&path).unwrap().1, Found::Ours);
+        fs::write(path.join("version"), "").unwrap();
+        assert_eq!(CacheDir::open(&path).unwrap().1, Found::Ours);
+        assert_eq!(fs::read_to_string(path.join("version")).unwrap(), "tenderfs cache 1\n");
+    }
+
+    #[test]
+    fn planted_links_are_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("cache");
+        drop(CacheDir::open(&path).unwrap());
         let precious = parent.path().join("precious");
         fs::write(&precious, "keep").unwrap();
         fs::remove_file(path.join("lock")).unwrap();

@@ -1,4 +1,5 @@
-//! The bytes of the catalogue's values. All numbers are little-endian.
+//! The bytes of the catalogue's values, drawn in `docs/DISK_FORMAT.md`. All numbers are
+//! little-endian.
 //!
 //! An object's state: format (u8, 1), object bytes (u64), last use in milliseconds since 1970
 //! (u64), then the bitmap of its blocks in words (u64), as many as its number of blocks needs.
@@ -129,6 +130,42 @@ mod tests {
         for bad in [&good[..good.len() - 1], &other_format, &beyond, &longer, &huge, &[]] {
             assert_eq!(ObjectRecord::decode(bad), None, "{bad:?}");
         }
+    }
+
+    /// The bytes of the example called `name` in the document: the hexadecimal digits before each
+    /// `#` of its fence.
+    fn drawn(name: &str) -> Vec<u8> {
+        const DOCUMENT: &str = include_str!("../../../docs/DISK_FORMAT.md");
+        let fence = format!("```bytes {name}\n");
+        let (_, rest) = DOCUMENT.split_once(&fence).unwrap();
+        let (drawing, _) = rest.split_once("```").unwrap();
+        let digits = drawing.lines().filter_map(|line| line.split('#').next());
+        digits
+            .flat_map(str::split_whitespace)
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    }
+
+    /// A change of these bytes is another disk format.
+    #[test]
+    fn records_are_as_the_document_draws_them() {
+        let version = ObjectVersion {
+            store: "https://s3.example.com/data".into(),
+            key: "train/0001.tar".into(),
+            etag: "\"9b2c\"".into(),
+            size_bytes: 5 * BLOCK_BYTES + 0x1234,
+        };
+        assert_eq!(version.id().0, *drawn("id"));
+        let mut blocks = Bitmap::default();
+        for index in [0, 1, 5] {
+            blocks.insert(index);
+        }
+        let size_bytes = version.size_bytes;
+        let record = ObjectRecord { size_bytes, last_use_ms: 0x0001_9000_0000_0000, blocks };
+        assert_eq!(record.encode(), drawn("objects"));
+        assert_eq!(ObjectRecord::decode(&drawn("objects")), Some(record));
+        assert_eq!(encode_name(&version), drawn("names"));
+        assert_eq!(encode_sums(&[crc32c::crc32c(&[0; 0x1234])]), drawn("sums"));
     }
 
     #[test]

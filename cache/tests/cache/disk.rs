@@ -230,7 +230,7 @@ fn a_damaged_or_foreign_catalogue_is_moved_aside_and_its_files_collected() {
             file.set_len(file.metadata().unwrap().len() / 2).unwrap();
         }),
         ("a text", |dir| fs::write(dir.join("catalogue.redb"), "not ours\n".repeat(1000)).unwrap()),
-        ("of another version", |dir| fs::write(dir.join("version"), "tenderfs cache 9\n").unwrap()),
+        ("older", |dir| fs::write(dir.join("version"), "tenderfs cache 0\n").unwrap()),
     ];
     for (name, damage) in damages {
         let dir = tempfile::tempdir().unwrap();
