@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::core::{Core, CoreCache};
 use crate::counters::{Counters, Usage};
 use crate::disk::Disk;
+use crate::disk::verification::Verification;
 use crate::error::CacheError;
 use crate::memory::Memory;
 use crate::memory::buddy::GRANULE_BYTES;
@@ -112,6 +113,12 @@ impl Cache {
         if let Some(disk) = &self.shared.disk {
             disk.commit();
         }
+    }
+
+    /// Begins a pass over all that is on disk, which compares it with its checksums and drops what
+    /// is wrong, whatever `verify` says. An error is one of memory for its buffer.
+    pub fn verification(&self) -> std::io::Result<Verification> {
+        Verification::new(Arc::clone(&self.shared))
     }
 
     /// Evicts every block from memory that nobody pins, so that the next read of it goes down to

@@ -11,12 +11,14 @@ pub(crate) mod bitmap;
 pub(crate) mod catalogue;
 pub(crate) mod committer;
 pub(crate) mod dir;
+pub(crate) mod flaw;
 pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod object;
 pub(crate) mod orphans;
 pub(crate) mod record;
 pub(crate) mod space;
+pub(crate) mod verification;
 pub(crate) mod verified;
 
 use std::io;
@@ -153,6 +155,11 @@ impl Disk {
 
     pub(crate) fn has_block(&self, id: ObjectId, index: u32) -> bool {
         self.find(id).is_some_and(|object| object.is_present(index))
+    }
+
+    /// Every object that is there, in no order, and their bytes on disk.
+    pub(crate) fn on_disk(&self) -> (Vec<ObjectId>, u64) {
+        self.inner.index.on_disk()
     }
 
     pub(crate) fn present_bytes(&self, id: ObjectId) -> u64 {

@@ -38,6 +38,7 @@ pub use block::{BLOCK_BYTES, BlockId, BlockRun, RUN_BLOCKS_MAX};
 pub use cache::Cache;
 pub use core::{CoreCache, PrefetchOutcome, READ_BYTES_MAX, Warmed};
 pub use counters::{Counters, Usage};
+pub use disk::verification::{Verification, VerifyCounts};
 pub use error::{CacheError, ReadError};
 pub use fill::{FillSink, Pushed};
 pub use memory::ARENA_BYTES_MIN;

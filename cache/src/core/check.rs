@@ -18,6 +18,7 @@ use crate::block::{BLOCK_BYTES, block_count, block_range, in_memory};
 use crate::core::Core;
 use crate::core::backing::open_read;
 use crate::disk::Disk;
+use crate::disk::flaw::Flaw;
 use crate::disk::object::DiskObject;
 use crate::disk::verified::FileStamp;
 use crate::sums::{self, SUM_BYTES};
@@ -38,12 +39,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 enum Ended {
     /// It was evicted, or its file is another one by now.
     Gone,
-    /// The file is missing or shorter than the object.
-    Short,
-    /// This block is not what was written.
-    Damaged { index: u32 },
-    /// The disk did not read this block.
-    Failed { index: u32, error: io::Error },
+    /// Something is wrong with it.
+    Flawed(Flaw),
+}
+
+impl From<Flaw> for Ended {
+    fn from(flaw: Flaw) -> Self {
+        Self::Flawed(flaw)
+    }
 }
 
 impl Core {
@@ -61,16 +64,18 @@ impl Core {
             let Some(disk) = core.disk() else { return };
             let Some(_turn) = disk.check_turn().await else { return };
             let ended = core.check(disk, &checking.0).await;
-            core.note_check(disk, &checking.0, ended);
+            if let Err(Ended::Flawed(flaw)) = ended {
+                disk.note_flaw(&checking.0, &flaw);
+            }
             drop(place);
         }));
     }
 
     async fn check(&self, disk: &Disk, object: &Arc<DiskObject>) -> Result<(), Ended> {
-        let file = open_read(&disk.object_path(object.id())).await.map_err(|_| Ended::Short)?;
-        let metadata = file.metadata().map_err(|_| Ended::Short)?;
+        let file = open_read(&disk.object_path(object.id())).await.map_err(|_| Flaw::Short)?;
+        let metadata = file.metadata().map_err(|_| Flaw::Short)?;
         if metadata.len() < object.size_bytes() {
-            return Err(Ended::Short);
+            return Err(Flaw::Short.into());
         }
         let stamp = FileStamp::of(&metadata);
         object.begin_check(stamp);
@@ -89,24 +94,6 @@ impl Core {
         }
         Ok(())
     }
-
-    fn note_check(&self, disk: &Disk, object: &Arc<DiskObject>, ended: Result<(), Ended>) {
-        match ended {
-            Ok(()) | Err(Ended::Gone) => {}
-            Err(Ended::Short) => {
-                self.counters().records_dropped.inc();
-                disk.drop_object(object);
-            }
-            Err(Ended::Damaged { index }) => {
-                self.counters().verify_mismatches.inc();
-                disk.drop_block(object, index);
-            }
-            Err(Ended::Failed { index, error }) => {
-                self.counters().disk_read_errors.inc();
-                disk.read_failed(object, index, &error);
-            }
-        }
-    }
 }
 
 /// Reads block `index` and compares it; returns the buffer.
@@ -115,12 +102,9 @@ async fn check_block(
     disk: &Disk,
     (object, index): (&DiskObject, u32),
     mut buffer: Vec<u8>,
-) -> Result<Vec<u8>, Ended> {
+) -> Result<Vec<u8>, Flaw> {
     let len_bytes = in_memory(block_range(object.size_bytes(), index).len_bytes());
-    let sums = disk.sums(object, index).ok_or(Ended::Damaged { index })?;
-    if sums.len() != sums::count(len_bytes) {
-        return Err(Ended::Damaged { index });
-    }
+    let sums = disk.sums_to_compare(object, index)?;
     for start in (0..len_bytes).step_by(PIECE_BYTES) {
         let (reads_before, began) = (disk.reads_made(), Instant::now());
         let piece_bytes = PIECE_BYTES.min(len_bytes - start);
@@ -128,13 +112,13 @@ async fn check_block(
         let (read, piece) = file.read_exact_at(buffer.slice(..piece_bytes), offset).await;
         buffer = piece.into_inner();
         read.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Ended::Short,
-            _ => Ended::Failed { index, error },
+            io::ErrorKind::UnexpectedEof => Flaw::Short,
+            _ => Flaw::Failed { index, error },
         })?;
         let first_sum = start / SUM_BYTES;
         let expected = &sums[first_sum..first_sum + sums::count(piece_bytes)];
         if !sums::verify(&buffer[..piece_bytes], expected) {
-            return Err(Ended::Damaged { index });
+            return Err(Flaw::Damaged { index });
         }
         let pause = pause(began.elapsed(), disk.reads_made() - reads_before);
         if !pause.is_zero() {

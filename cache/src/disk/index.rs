@@ -140,6 +140,14 @@ impl Index {
         }
     }
 
+    /// Every object that is there, in no order, and their bytes on disk. Names only, 16 bytes each:
+    /// what is kept of an object would keep its space.
+    pub(crate) fn on_disk(&self) -> (Vec<ObjectId>, u64) {
+        let inner = self.lock();
+        let bytes = inner.objects.values().map(|object| object.present_bytes()).sum();
+        (inner.objects.keys().copied().collect(), bytes)
+    }
+
     /// Objects with a file.
     pub(crate) fn len_objects(&self) -> u64 {
         self.lock().objects.len() as u64

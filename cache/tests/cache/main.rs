@@ -12,3 +12,4 @@ mod disk;
 mod memory;
 mod source;
 mod sparse;
+mod verify;
