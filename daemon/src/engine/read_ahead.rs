@@ -72,6 +72,9 @@ pub(crate) struct ReadAhead {
     window_blocks: u32,
     /// Block behind the last one that was queued or read.
     queued_end: u32,
+    /// Whether a read has waited since the window was last looked at: the first of a block's reads is often
+    /// the one that finds its bytes.
+    waited: bool,
 }
 
 impl ReadAhead {
@@ -109,6 +112,7 @@ impl ReadAhead {
         let first_read = self.reads == 0;
         let entered = block_of(range.last()) > block_of(self.front.saturating_sub(1));
         self.observe(range);
+        self.waited |= waited;
         match self.pattern() {
             Pattern::Random => {
                 self.window_blocks = 0;
@@ -123,7 +127,7 @@ impl ReadAhead {
             Pattern::Sequential if self.window_blocks < window.first_blocks => {
                 self.window_blocks = window.first_blocks;
             }
-            Pattern::Sequential if entered => self.grow(waited, window),
+            Pattern::Sequential if entered => self.grow(window),
             Pattern::Unknown | Pattern::Sequential => {}
         }
         self.ahead(file_bytes)
@@ -155,7 +159,8 @@ impl ReadAhead {
             && range.end().saturating_add(slack) >= self.front
     }
 
-    fn grow(&mut self, waited: bool, window: Window) {
+    fn grow(&mut self, window: Window) {
+        let waited = std::mem::take(&mut self.waited);
         self.window_blocks = if self.window_blocks < window.max_blocks {
             self.window_blocks + 1
         } else if waited {
@@ -278,6 +283,15 @@ mod tests {
         assert_eq!(state.window_blocks, WINDOW.max_blocks);
         for block in 40..50 {
             read(&mut state, block * BLOCK_BYTES, BLOCK_BYTES, true);
+        }
+        assert_eq!(state.window_blocks, WINDOW.budget_blocks);
+    }
+
+    #[test]
+    fn a_wait_inside_a_block_counts_when_the_next_one_is_entered() {
+        let mut state = ReadAhead::default();
+        for at in 0..200 {
+            read(&mut state, at * MIB, MIB, at % 4 == 2);
         }
         assert_eq!(state.window_blocks, WINDOW.budget_blocks);
     }
