@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use crate::run::Daemon;
+use crate::scrub::Scrub;
 use crate::warm::{JobLimits, Jobs, Place, WarmCounters};
 
 mod backend;
@@ -31,6 +32,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All metrics in Prometheus' text format.
     fn metrics(&self, warm: &WarmFacts<'_>) -> String;
+
+    /// What verifies its disk tier; `None` without one.
+    fn scrub(&self) -> Option<Arc<Scrub>>;
 
     /// Its mounts, for warm jobs.
     fn warm_places(&self) -> Vec<Place>;

@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod notify;
 mod origin;
 pub mod run;
+mod scrub;
 mod signals;
 pub mod warm;
 mod wiring;

@@ -18,6 +18,7 @@ use crate::background::Background;
 use crate::config::{ConfigError, Limits, Machine, Settings, process_environment};
 use crate::cores::{CoreError, CoreHandle, CoreOptions, Cores};
 use crate::mount::{self, Mount, MountError, Surroundings};
+use crate::scrub::{Scrub, Scrubber};
 use crate::wiring;
 
 /// Why the daemon did not start, or stopped.
@@ -81,6 +82,8 @@ pub struct Daemon {
     pub mounts: Mutex<Vec<Arc<Mount>>>,
     /// The core threads.
     pub cores: Vec<CoreHandle>,
+    /// What verifies its disk tier.
+    pub(crate) scrub: Arc<Scrub>,
     /// When it started.
     pub started: SystemTime,
     state: AtomicU8,
@@ -123,6 +126,7 @@ pub struct Running {
     daemon: Arc<Daemon>,
     cores: Cores,
     background: Background,
+    scrubber: Scrubber,
     events: mpsc::Receiver<Event>,
 }
 
@@ -155,15 +159,20 @@ fn start_with(
         cache,
         mounts: Mutex::default(),
         cores: cores.handles().to_vec(),
+        scrub: Arc::default(),
         started: SystemTime::now(),
         state: AtomicU8::new(DaemonState::Starting as u8),
     });
-    let started =
-        mount_all(&daemon, sender).and_then(|credentials| Background::start(&daemon, credentials));
+    let started = mount_all(&daemon, sender).and_then(|credentials| {
+        let slow = daemon.settings.load().cache.scrub;
+        let scrubber = Scrubber::start(&daemon.scrub, &daemon.cache, slow);
+        let scrubber = scrubber.map_err(DaemonError::Runtime)?;
+        Ok((Background::start(&daemon, credentials)?, scrubber))
+    });
     match started {
-        Ok(background) => {
+        Ok((background, scrubber)) => {
             daemon.set_state(DaemonState::Ready);
-            Ok(Running { daemon, cores, background, events })
+            Ok(Running { daemon, cores, background, scrubber, events })
         }
         Err(error) => {
             unmount_all(&daemon, Duration::ZERO);
@@ -229,6 +238,7 @@ impl Running {
         let patience = self.daemon.settings.load().daemon.shutdown_timeout;
         unmount_all(&self.daemon, patience);
         self.background.stop();
+        drop(self.scrubber);
         self.cores.stop();
         self.daemon.cache.shutdown();
         info!("stopped");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tenderfs_daemon::admin::model::{
-    Mount, MountState, Refusal, Status, WarmCreated, WarmJob, WarmRequest,
+    Mount, MountState, Refusal, Status, VerifyReport, WarmCreated, WarmJob, WarmRequest,
 };
 use tenderfs_daemon::config::{Machine, admin_sockets, process_environment};
 
@@ -42,6 +42,14 @@ pub enum AdminError {
     NoDaemon {
         /// Where sockets were looked for.
         dir: PathBuf,
+    },
+    /// There are several daemons, and nobody said which one is meant.
+    #[error(
+        "several daemons answer: name a path of the one you mean, or its socket with --socket: {sockets}"
+    )]
+    WhichDaemon {
+        /// Their sockets.
+        sockets: String,
     },
     /// No daemon serves the path.
     #[error("no daemon serves {path}; the mounts are: {mounts}", path = path.display())]
@@ -118,6 +126,21 @@ impl AdminClient {
         self.ask(self.request(Method::DELETE, &format!("v1/warm/{id}"))).await
     }
 
+    /// Starts to verify the disk tier.
+    pub async fn verify(&self) -> Result<VerifyReport, AdminError> {
+        self.ask(self.request(Method::POST, "v1/cache/verify")).await
+    }
+
+    /// How far the last verification is.
+    pub async fn verification(&self) -> Result<VerifyReport, AdminError> {
+        self.ask(self.request(Method::GET, "v1/cache/verify")).await
+    }
+
+    /// Ends the verification that runs.
+    pub async fn cancel_verification(&self) -> Result<VerifyReport, AdminError> {
+        self.ask(self.request(Method::DELETE, "v1/cache/verify")).await
+    }
+
     fn request(&self, method: Method, route: &str) -> RequestBuilder {
         // The host is not looked up: the connection is the socket.
         self.http.request(method, format!("http://tenderfs/{route}"))
@@ -158,6 +181,21 @@ pub async fn all() -> Result<Vec<(AdminClient, Status)>, AdminError> {
         }
     }
     if found.is_empty() { Err(AdminError::NoDaemon { dir: machine.run_dir }) } else { Ok(found) }
+}
+
+/// The daemon behind `socket` if that is given, else the only one of this user.
+pub async fn only(socket: Option<&Path>) -> Result<AdminClient, AdminError> {
+    if let Some(socket) = socket {
+        return AdminClient::new(socket.to_path_buf());
+    }
+    let daemons = all().await?;
+    match daemons.as_slice() {
+        [(client, _)] => Ok(client.clone()),
+        several => {
+            let sockets = several.iter().map(|(client, _)| client.socket().display().to_string());
+            Err(AdminError::WhichDaemon { sockets: sockets.collect::<Vec<_>>().join(", ") })
+        }
+    }
 }
 
 /// The daemon that serves `path`, or the one behind `socket` if that is given.

@@ -14,7 +14,7 @@ use crate::mount::flags::OptionFlags;
 /// Shown below `--help` and in the man page.
 pub const EXIT_CODES: &str = "\
 Exit codes: 0 all right; 1 it could not be done; 2 the command line or configuration makes no sense; \
-3 `warm --check` found something that is not cached; 130 interrupted.";
+3 `warm --check` found something that is not cached; 4 `cache verify` found damage, which is fetched again; 130 interrupted.";
 
 /// S3 buckets as local files, cached for training jobs.
 #[derive(Debug, Parser)]
@@ -36,6 +36,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Bring a file or folder into the cache of its mount
     Warm(WarmArgs),
+    /// What is cached, and whether it is what was written
+    Cache {
+        /// What to do.
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Run an S3 server with latency, bandwidth and faults to order
     Lab(LabArgs),
     /// Show it all: an S3 server, a data set, a mount, cold and warm epochs, a table, clean-up
@@ -177,6 +183,44 @@ pub struct WarmArgs {
     /// Which daemon.
     #[command(flatten)]
     pub socket: SocketArgs,
+}
+
+/// The deeds of `cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// How much is cached, and how well it serves
+    Stats {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: WhichDaemon,
+        /// Print what the admin API says (/v1/cache)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare all that is on disk with its checksums; what is wrong is fetched again when it is read
+    Verify(CacheVerifyArgs),
+}
+
+/// Which daemon's cache is meant.
+#[derive(Debug, Args)]
+pub struct WhichDaemon {
+    /// A path of a mount of the daemon; not needed if there is only one daemon
+    pub path: Option<PathBuf>,
+    /// By its socket.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `cache verify`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct CacheVerifyArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub daemon: WhichDaemon,
+    /// Print the result as JSON, and no progress
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `lab`.

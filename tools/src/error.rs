@@ -17,6 +17,8 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// `warm --check`: not everything is cached.
 pub const EXIT_NOT_CACHED: u8 = 3;
+/// `cache verify`: something on disk was wrong.
+pub const EXIT_CACHE_DAMAGED: u8 = 4;
 /// Ended by Ctrl-C or a termination signal (128 + SIGINT).
 pub const EXIT_INTERRUPTED: u8 = 130;
 
@@ -90,6 +92,11 @@ pub enum ToolError {
         /// Files looked at.
         files_total: u64,
     },
+    /// `cache verify` found something.
+    #[error(
+        "the cache was damaged: what is wrong was dropped and is fetched again when it is read; look after the disk if this comes again"
+    )]
+    CacheDamaged,
     /// The lab could not be started or filled.
     #[error("the lab: {reason}")]
     Lab {
@@ -144,6 +151,7 @@ impl ToolError {
             | ToolError::MountOption(_)
             | ToolError::Daemon(DaemonError::Config(_)) => EXIT_USAGE,
             ToolError::NotCached { .. } => EXIT_NOT_CACHED,
+            ToolError::CacheDamaged => EXIT_CACHE_DAMAGED,
             ToolError::Reported { exit_code, .. } => *exit_code,
             ToolError::Runtime(_)
             | ToolError::Path { .. }

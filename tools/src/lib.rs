@@ -12,6 +12,7 @@
 )]
 
 pub mod admin_client;
+pub mod cache;
 pub mod cli;
 pub mod demo;
 pub mod doctor;
@@ -73,6 +74,7 @@ fn command(command: Command) -> Result<(), ToolError> {
         Command::Umount(args) => block_on(umount::main(&args)),
         Command::Status(args) => block_on(status::main(&args)),
         Command::Warm(args) => block_on(warm::main(&args)),
+        Command::Cache { command } => block_on(cache::main(&command)),
         Command::Lab(args) => block_on(lab_command::main(&args)),
         Command::Completions { shell } => papers::completions(shell),
         Command::Man { dir } => papers::man(dir.as_deref()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tenderfs_daemon::admin::model::{Mount, Status};
+use tenderfs_daemon::admin::model::{Cache, Mount, Status};
 use tenderfs_daemon::config::format_bytes;
 
 use crate::admin_client::{self, AdminClient};
@@ -66,6 +66,20 @@ fn summary(status: &Status) -> String {
             bytes(cache.memory.limit_bytes),
         ),
     );
+    text.push_str(&cache_lines(cache));
+    for mount in &status.mounts {
+        text.push_str(&mount_lines(mount));
+    }
+    if status.warm_jobs_running > 0 {
+        append(&mut text, format_args!("warm     {} jobs running\n", status.warm_jobs_running));
+    }
+    text
+}
+
+/// The disk tier and how well the cache serves.
+pub fn cache_lines(cache: &Cache) -> String {
+    let mut text = String::new();
+    let bytes = format_bytes;
     match &cache.disk {
         None => text.push_str("disk     no disk tier\n"),
         Some(disk) => append(
@@ -93,12 +107,6 @@ fn summary(status: &Status) -> String {
             reads.wait_seconds,
         ),
     );
-    for mount in &status.mounts {
-        text.push_str(&mount_lines(mount));
-    }
-    if status.warm_jobs_running > 0 {
-        append(&mut text, format_args!("warm     {} jobs running\n", status.warm_jobs_running));
-    }
     text
 }
 

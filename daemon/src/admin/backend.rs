@@ -13,6 +13,7 @@ use crate::config::{Limits, Settings};
 use crate::metrics::{self, MountCounts, Process, Sources};
 use crate::mount;
 use crate::run::{Daemon, DaemonState};
+use crate::scrub::Scrub;
 use crate::warm::{CoreStore, JobLimits, Place};
 
 impl Backend for Daemon {
@@ -55,6 +56,10 @@ impl Backend for Daemon {
             mounts: mounts.iter().map(|mount| counts(mount)).collect(),
             warm: *warm,
         })
+    }
+
+    fn scrub(&self) -> Option<Arc<Scrub>> {
+        self.settings.load().cache.dir.as_ref().map(|_| Arc::clone(&self.scrub))
     }
 
     fn warm_places(&self) -> Vec<Place> {

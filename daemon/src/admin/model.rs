@@ -319,6 +319,74 @@ impl WarmState {
     }
 }
 
+/// Where a verification of the disk tier is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyState {
+    /// Reading, or about to.
+    Running,
+    /// All was read.
+    Done,
+    /// It was ended before.
+    Cancelled,
+}
+
+/// One pass over all that is on disk, which compares it with its checksums.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyReport {
+    /// Number of the pass since the daemon started, from 1.
+    pub pass: u64,
+    /// Whether it was asked for; else it is the slow one in the background.
+    pub requested: bool,
+    /// Where it is in its life.
+    pub state: VerifyState,
+    /// How long it has run.
+    pub elapsed_seconds: f64,
+    /// Bytes on disk when it began.
+    pub bytes_total: u64,
+    /// Bytes read so far.
+    pub bytes_checked: u64,
+    /// Blocks read and compared so far.
+    pub blocks_checked: u64,
+    /// Blocks whose bytes were wrong; they were dropped and are fetched again when they are read.
+    pub mismatches: u64,
+    /// Blocks that the disk did not read; they were dropped too.
+    pub blocks_unreadable: u64,
+    /// Objects dropped because their file was missing or too short.
+    pub objects_dropped: u64,
+}
+
+impl VerifyReport {
+    pub(crate) fn new(pass: u64, requested: bool) -> Self {
+        Self {
+            pass,
+            requested,
+            state: VerifyState::Running,
+            elapsed_seconds: 0.0,
+            bytes_total: 0,
+            bytes_checked: 0,
+            blocks_checked: 0,
+            mismatches: 0,
+            blocks_unreadable: 0,
+            objects_dropped: 0,
+        }
+    }
+
+    pub(crate) fn count(&mut self, counts: tenderfs_cache::VerifyCounts) {
+        self.bytes_total = counts.bytes_total;
+        self.bytes_checked = counts.bytes_checked;
+        self.blocks_checked = counts.blocks_checked;
+        self.mismatches = counts.mismatches;
+        self.blocks_unreadable = counts.blocks_unreadable;
+        self.objects_dropped = counts.objects_dropped;
+    }
+
+    /// Whether something was wrong, whatever it was.
+    pub fn found_damage(&self) -> bool {
+        self.mismatches + self.blocks_unreadable + self.objects_dropped > 0
+    }
+}
+
 /// Why a request was refused, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {

@@ -17,8 +17,9 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::model::{
-    self, Cache, Mount, Refusal, Status, WarmCreated, WarmJob, WarmRequest, WarmState,
+    self, Cache, Mount, Refusal, Status, VerifyReport, WarmCreated, WarmJob, WarmRequest, WarmState,
 };
+use crate::scrub::Scrub;
 use crate::warm::{Job, WarmError};
 
 #[derive(OpenApi)]
@@ -35,6 +36,7 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(status))
         .routes(routes!(mounts))
         .routes(routes!(cache))
+        .routes(routes!(verify_start, verify_get, verify_cancel))
         .routes(routes!(warm_create, warm_list))
         .routes(routes!(warm_get, warm_cancel))
         .routes(routes!(warm_events))
@@ -86,6 +88,47 @@ async fn mounts(State(shared): State<Shared>) -> Json<Vec<Mount>> {
 #[utoipa::path(get, path = "/v1/cache", responses((status = 200, body = Cache)))]
 async fn cache(State(shared): State<Shared>) -> Json<Cache> {
     Json(shared.status().cache)
+}
+
+/// Starts to compare all that is on disk with its checksums; what is wrong is dropped and fetched
+/// again when it is read. Joins the pass that does so already.
+#[utoipa::path(
+    post, path = "/v1/cache/verify",
+    responses((status = 200, body = VerifyReport), (status = 409, body = Refusal))
+)]
+async fn verify_start(State(shared): State<Shared>) -> Result<Json<VerifyReport>, ApiError> {
+    Ok(Json(shared.scrub()?.request()))
+}
+
+/// The last verification of the disk tier, asked for or not.
+#[utoipa::path(
+    get, path = "/v1/cache/verify",
+    responses(
+        (status = 200, body = VerifyReport),
+        (status = 404, body = Refusal),
+        (status = 409, body = Refusal),
+    )
+)]
+async fn verify_get(State(shared): State<Shared>) -> Result<Json<VerifyReport>, ApiError> {
+    shared.scrub()?.report().map(Json).ok_or_else(no_pass)
+}
+
+/// Ends the verification that runs, and answers with the last one.
+#[utoipa::path(
+    delete, path = "/v1/cache/verify",
+    responses(
+        (status = 200, body = VerifyReport),
+        (status = 404, body = Refusal),
+        (status = 409, body = Refusal),
+    )
+)]
+async fn verify_cancel(State(shared): State<Shared>) -> Result<Json<VerifyReport>, ApiError> {
+    shared.scrub()?.cancel().map(Json).ok_or_else(no_pass)
+}
+
+fn no_pass() -> ApiError {
+    let error = "nothing was verified since the daemon started";
+    ApiError::new(StatusCode::NOT_FOUND, error, "POST /v1/cache/verify starts it")
 }
 
 /// Starts to bring a file or folder into the cache.
@@ -216,6 +259,15 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, &'static str) {
         model::State::Ready => (StatusCode::OK, "ready\n"),
         model::State::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         model::State::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+impl Shared {
+    fn scrub(&self) -> Result<Arc<Scrub>, ApiError> {
+        self.backend.scrub().ok_or_else(|| {
+            let hint = "give the daemon a cache.dir";
+            ApiError::new(StatusCode::CONFLICT, "there is no disk tier", hint)
+        })
     }
 }
 

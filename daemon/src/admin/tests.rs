@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 struct Example {
     state: Mutex<State>,
     store: Arc<FakeStore>,
+    scrub: Arc<Scrub>,
 }
 
 impl Backend for Example {
@@ -30,6 +31,10 @@ impl Backend for Example {
 
     fn metrics(&self, warm: &WarmFacts<'_>) -> String {
         format!("tenderfs_warm_jobs_running {}\n", warm.running)
+    }
+
+    fn scrub(&self) -> Option<Arc<Scrub>> {
+        Some(Arc::clone(&self.scrub))
     }
 
     fn warm_places(&self) -> Vec<Place> {
@@ -155,7 +160,8 @@ fn serving<F: Future<Output = ()>>(test: impl FnOnce(Arc<Served>) -> F) {
         let bound = bind(&settings(&dir.path().join("run/admin.sock"))).unwrap();
         let files = [("train/a", 10), ("train/b", 20), ("c", 5)];
         let store = Arc::new(FakeStore::with(&files));
-        let backend = Arc::new(Example { state: Mutex::new(State::Ready), store });
+        let backend =
+            Arc::new(Example { state: Mutex::new(State::Ready), store, scrub: Arc::default() });
         let port = bound.metrics_address().unwrap();
         let shared =
             Shared { backend: Arc::clone(&backend) as Arc<dyn Backend>, jobs: Arc::default() };
@@ -250,7 +256,7 @@ fn every_described_route_is_served_and_answers_as_described() {
                 fits(&json, &content["schema"], &document, path);
             }
         }
-        assert_eq!(operations, 12);
+        assert_eq!(operations, 15);
     });
 }
 

@@ -184,6 +184,12 @@ pub(super) const OPTIONS: &[Spec] = &[
         "When bytes from disk are checked against their checksums: on first use in the daemon's life, on every read, or never.",
     ),
     row(
+        "cache.scrub_period",
+        Kind::Duration,
+        "How often all of the disk tier is read and compared with its checksums in the background; a damaged block is dropped and fetched again. 0: never.",
+    ),
+    row("cache.scrub_rate", Kind::Bytes, "Most bytes that this reads a second. 0: it is not done."),
+    row(
         "read_ahead.enabled",
         Kind::Flag,
         "Whether blocks ahead of a sequential reader are fetched.",

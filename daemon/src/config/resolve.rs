@@ -1,6 +1,7 @@
 //! From what was written to [`Settings`]: each option is read once, as the type its row promises.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use super::machine::Machine;
 use super::options::{Kind, find};
 use super::settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, S3Settings, Settings, Transport,
-    Verify, WarmSettings,
+    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, S3Settings, ScrubSettings,
+    Settings, Transport, Verify, WarmSettings,
 };
 use super::source::{Source, normalise_prefix};
 use super::units::{parse_bytes, parse_duration, parse_flag, parse_mode};
@@ -126,7 +127,17 @@ fn cache(
         size_bytes: reader.bytes("cache.size")?,
         free_space_ratio,
         verify: reader.choice("cache.verify", &verify)?,
+        scrub: scrub(reader)?,
     })
+}
+
+/// `None` if either is 0.
+fn scrub(reader: &Reader<'_>) -> Result<Option<ScrubSettings>, ConfigError> {
+    let period = reader.duration("cache.scrub_period")?;
+    let rate = NonZeroU64::new(reader.bytes("cache.scrub_rate")?);
+    let is_on = |_: &NonZeroU64| !period.is_zero();
+    let rate = rate.filter(is_on);
+    Ok(rate.map(|rate_bytes_per_s| ScrubSettings { period, rate_bytes_per_s }))
 }
 
 fn read_ahead(reader: &Reader<'_>) -> Result<ReadAheadSettings, ConfigError> {

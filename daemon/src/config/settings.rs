@@ -1,6 +1,7 @@
 //! The settings: typed and complete, so that nobody downstream asks what a missing value means.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,17 @@ pub struct CacheSettings {
     pub free_space_ratio: f64,
     /// When bytes from it are checked.
     pub verify: Verify,
+    /// How it is read for damage in the background; `None`: not at all.
+    pub scrub: Option<ScrubSettings>,
+}
+
+/// How the disk tier is read for damage in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubSettings {
+    /// Time from the beginning of one pass to that of the next.
+    pub period: Duration,
+    /// Most bytes read a second.
+    pub rate_bytes_per_s: NonZeroU64,
 }
 
 /// `[read_ahead]`

@@ -21,6 +21,7 @@ mod read_ahead;
 mod requests;
 mod rings;
 mod store_faults;
+mod verify;
 
 use std::path::Path;
 use std::sync::Barrier;

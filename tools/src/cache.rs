@@ -1,0 +1,159 @@
+//! `tenderfs cache`: what a daemon has cached, and whether it is what was written.
+//!
+//! The work is the daemon's; this only asks and shows. Ctrl-C ends a verification that it has asked for.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tenderfs_daemon::admin::model::{VerifyReport, VerifyState};
+use tenderfs_daemon::config::format_bytes;
+
+use crate::admin_client::{self, AdminClient};
+use crate::cli::{CacheCommand, CacheVerifyArgs, WhichDaemon};
+use crate::error::ToolError;
+use crate::interrupt::Interrupt;
+use crate::{status, warm};
+
+/// Pause between two questions.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// `tenderfs cache`.
+pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
+    match command {
+        CacheCommand::Stats { daemon, json } => {
+            let cache = client(daemon).await?.status().await?.cache;
+            match json {
+                true => println!("{}", text_of(&cache)),
+                false => print!("{}", status::cache_lines(&cache)),
+            }
+            Ok(())
+        }
+        CacheCommand::Verify(args) => verify(args).await,
+    }
+}
+
+/// The daemon that is meant: the one that is named, or the only one there is.
+async fn client(which: &WhichDaemon) -> Result<AdminClient, ToolError> {
+    let socket = which.socket.socket.as_deref();
+    match &which.path {
+        Some(path) => Ok(admin_client::find(&warm::absolute(path)?, socket).await?),
+        None => Ok(admin_client::only(socket).await?),
+    }
+}
+
+async fn verify(args: &CacheVerifyArgs) -> Result<(), ToolError> {
+    let interrupt = Interrupt::watch().map_err(ToolError::Runtime)?;
+    let client = client(&args.daemon).await?;
+    let begun = client.verify().await?;
+    let report = follow(&client, begun, bar(args.json), &interrupt).await?;
+    if args.json {
+        println!("{}", text_of(&report));
+    } else {
+        println!("{}", outcome_text(&report));
+    }
+    verdict(&report)
+}
+
+/// Watches a pass to its end, or ends it when the user wants to stop.
+async fn follow(
+    client: &AdminClient,
+    mut report: VerifyReport,
+    bar: Option<ProgressBar>,
+    interrupt: &Interrupt,
+) -> Result<VerifyReport, ToolError> {
+    let pass = report.pass;
+    while report.pass == pass && report.state == VerifyState::Running {
+        if let Some(bar) = &bar {
+            bar.set_length(report.bytes_total);
+            bar.set_position(report.bytes_checked);
+        }
+        report = tokio::select! {
+            () = tokio::time::sleep(ASK_AGAIN) => client.verification().await?,
+            () = interrupt.wait() => client.cancel_verification().await?,
+        };
+    }
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
+    }
+    // Another pass can only have begun after somebody ended this one.
+    if report.pass == pass { Ok(report) } else { Err(ToolError::Interrupted) }
+}
+
+/// A bar, if somebody is there to look at it.
+fn bar(json: bool) -> Option<ProgressBar> {
+    if json || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(0);
+    // The template is a constant; should it ever be wrong, the bar's own style is good enough.
+    let template = "[{bar:30}] {percent:>3} % {bytes} of {total_bytes}, {bytes_per_sec}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    Some(bar)
+}
+
+fn outcome_text(report: &VerifyReport) -> String {
+    let VerifyReport { blocks_checked, mismatches, blocks_unreadable, objects_dropped, .. } =
+        report;
+    format!(
+        "{} in {blocks_checked} blocks read in {:.1} s: {mismatches} blocks wrong, {blocks_unreadable} not readable, {objects_dropped} files missing or short",
+        format_bytes(report.bytes_checked),
+        report.elapsed_seconds,
+    )
+}
+
+/// What the exit code says.
+fn verdict(report: &VerifyReport) -> Result<(), ToolError> {
+    if report.state == VerifyState::Cancelled {
+        return Err(ToolError::Interrupted);
+    }
+    if report.found_damage() {
+        return Err(ToolError::CacheDamaged);
+    }
+    Ok(())
+}
+
+fn text_of(answer: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(answer)
+        .unwrap_or_else(|error| unreachable!("an answer has string keys only: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{EXIT_CACHE_DAMAGED, EXIT_INTERRUPTED};
+
+    fn report(state: VerifyState, mismatches: u64, objects_dropped: u64) -> VerifyReport {
+        VerifyReport {
+            pass: 1,
+            requested: true,
+            state,
+            elapsed_seconds: 1.25,
+            bytes_total: 8 << 20,
+            bytes_checked: 8 << 20,
+            blocks_checked: 2,
+            mismatches,
+            blocks_unreadable: 0,
+            objects_dropped,
+        }
+    }
+
+    #[test]
+    fn exit_code_tells_what_was_found() {
+        let code = |report| verdict(&report).map_err(|error| error.exit_code());
+        assert_eq!(code(report(VerifyState::Done, 0, 0)), Ok(()));
+        assert_eq!(code(report(VerifyState::Done, 1, 0)), Err(EXIT_CACHE_DAMAGED));
+        assert_eq!(code(report(VerifyState::Done, 0, 1)), Err(EXIT_CACHE_DAMAGED));
+        assert_eq!(code(report(VerifyState::Cancelled, 0, 0)), Err(EXIT_INTERRUPTED));
+    }
+
+    #[test]
+    fn the_outcome_is_one_line() {
+        assert_eq!(
+            outcome_text(&report(VerifyState::Done, 1, 3)),
+            "8 MiB in 2 blocks read in 1.2 s: 1 blocks wrong, 0 not readable, 3 files missing or short"
+        );
+    }
+}
