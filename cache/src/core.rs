@@ -130,6 +130,13 @@ impl CoreCache {
         self.core.prefetch(source, object, blocks, class)
     }
 
+    /// How many more blocks can be predicted before the oldest of them that nobody has read yet has to
+    /// leave.
+    pub fn prefetch_room_blocks(&self) -> u32 {
+        let blocks = self.core.memory().prefetch_room_bytes() as u64 / BLOCK_BYTES;
+        u32::try_from(blocks).unwrap_or(u32::MAX)
+    }
+
     /// Brings all blocks of the object to disk, or to memory if there is no disk tier, and returns
     /// when they are there. Waits for frames behind all readers, and for the disk.
     pub async fn warm<S: Source>(

@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     now: AtomicU64,
     /// Granules of predicted fills that may be under way.
     prefetch_budget: Arc<Semaphore>,
+    /// What Hot leaves to predictions.
+    reserve_bytes: usize,
     counters: Arc<Counters>,
 }
 
@@ -88,12 +90,18 @@ impl Memory {
             gate: Gate::default(),
             now: AtomicU64::new(0),
             prefetch_budget: Arc::new(Semaphore::new(budget_bytes / GRANULE_BYTES)),
+            reserve_bytes,
             counters,
         })
     }
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Bytes that predictions may still take before they take one another's place.
+    pub(crate) fn prefetch_room_bytes(&self) -> usize {
+        self.reserve_bytes.saturating_sub(self.zones().prefetch_bytes())
     }
 
     /// Bytes of the arena.

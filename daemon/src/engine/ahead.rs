@@ -21,7 +21,9 @@ impl Server {
         let file_bytes = file.object.size_bytes();
         let (ahead, pattern) = {
             let mut read_ahead = file.read_ahead();
-            (read_ahead.on_read(range, file_bytes, waited, window), read_ahead.pattern())
+            let room_blocks = || self.core.cache.prefetch_room_blocks();
+            let ahead = read_ahead.on_read(range, file_bytes, waited, window, room_blocks);
+            (ahead, read_ahead.pattern())
         };
         let Some(ahead) = ahead else { return };
         // One fetch a block: they run side by side, and a connection carries one at a time.

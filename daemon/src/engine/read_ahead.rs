@@ -101,13 +101,15 @@ impl ReadAhead {
     }
 
     /// A read of `range` in a file of `file_bytes`; `waited`: it had to wait for S3. Returns what
-    /// to fetch now, ahead of the reader.
+    /// to fetch now, ahead of the reader. `room_blocks`: how many more blocks can be ahead of all
+    /// readers together.
     pub(crate) fn on_read(
         &mut self,
         range: ByteRange,
         file_bytes: u64,
         waited: bool,
         window: Window,
+        room_blocks: impl FnOnce() -> u32,
     ) -> Option<Ahead> {
         let first_read = self.reads == 0;
         let entered = block_of(range.last()) > block_of(self.front.saturating_sub(1));
@@ -127,7 +129,7 @@ impl ReadAhead {
             Pattern::Sequential if self.window_blocks < window.first_blocks => {
                 self.window_blocks = window.first_blocks;
             }
-            Pattern::Sequential if entered => self.grow(window),
+            Pattern::Sequential if entered => self.grow(window, room_blocks),
             Pattern::Unknown | Pattern::Sequential => {}
         }
         self.ahead(file_bytes)
@@ -159,12 +161,15 @@ impl ReadAhead {
             && range.end().saturating_add(slack) >= self.front
     }
 
-    fn grow(&mut self, window: Window) {
+    fn grow(&mut self, window: Window, room_blocks: impl FnOnce() -> u32) {
         let waited = std::mem::take(&mut self.waited);
         self.window_blocks = if self.window_blocks < window.max_blocks {
             self.window_blocks + 1
         } else if waited {
-            self.window_blocks.saturating_mul(2).min(window.budget_blocks.max(window.max_blocks))
+            // What other streams have fetched and not read yet is not to be thrown out for it.
+            let most = window.budget_blocks.max(window.max_blocks);
+            let doubled = self.window_blocks.saturating_mul(2).min(most);
+            doubled.min(self.window_blocks.saturating_add(room_blocks()))
         } else {
             self.window_blocks
         };
@@ -198,7 +203,7 @@ mod tests {
 
     fn read(state: &mut ReadAhead, start: u64, len: u64, waited: bool) -> Option<Ahead> {
         let range = ByteRange::at(start, len).unwrap();
-        state.on_read(range, 1 << 40, waited, WINDOW)
+        state.on_read(range, 1 << 40, waited, WINDOW, || u32::MAX)
     }
 
     /// Blocks queued over a list of reads of 1 MiB at the given MiB.
@@ -288,6 +293,19 @@ mod tests {
     }
 
     #[test]
+    fn the_window_grows_only_into_room_that_others_leave() {
+        let mut state = ReadAhead::default();
+        let mut widths = Vec::new();
+        for (block, room_blocks) in (0..40).zip(std::iter::repeat_n(0, 30).chain([3, 0, 100, 100]))
+        {
+            let range = ByteRange::at(block * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+            state.on_read(range, 1 << 40, true, WINDOW, || room_blocks);
+            widths.push(state.window_blocks);
+        }
+        assert_eq!(widths[29..], [8, 11, 11, 22, 44]);
+    }
+
+    #[test]
     fn a_wait_inside_a_block_counts_when_the_next_one_is_entered() {
         let mut state = ReadAhead::default();
         for at in 0..200 {
@@ -300,11 +318,11 @@ mod tests {
     fn a_short_file_is_fetched_whole_when_its_start_is_read() {
         let mut state = ReadAhead::default();
         let start = ByteRange::at(0, 4096).unwrap();
-        let ahead = state.on_read(start, 16 * MIB, true, WINDOW);
+        let ahead = state.on_read(start, 16 * MIB, true, WINDOW, || u32::MAX);
         assert_eq!(ahead, Some(Ahead { first: 1, end: 4 }));
         let mut state = ReadAhead::default();
         let tail = ByteRange::at(15 * MIB, 4096).unwrap();
-        assert_eq!(state.on_read(tail, 16 * MIB, true, WINDOW), None);
+        assert_eq!(state.on_read(tail, 16 * MIB, true, WINDOW, || u32::MAX), None);
     }
 
     #[test]
@@ -313,7 +331,7 @@ mod tests {
         let mut queued = Vec::new();
         for at in 0..18 {
             let range = ByteRange::at(at * MIB, MIB).unwrap();
-            if let Some(ahead) = state.on_read(range, 18 * MIB, true, WINDOW) {
+            if let Some(ahead) = state.on_read(range, 18 * MIB, true, WINDOW, || u32::MAX) {
                 queued.extend(ahead.first..ahead.end);
             }
         }
