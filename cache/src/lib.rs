@@ -12,8 +12,8 @@
 //! - every byte read from disk is compared with its checksum; a damaged block is fetched again.
 //!
 //! Architecture invariant: knows nothing of S3 or FUSE. What decides (`memory`'s buddy allocator
-//! and zones, `runs`, `lru`, the disk's space and health) is plain structs without clock or
-//! I/O; what does (`core`, `fill`, `disk`'s committer) asks them and acts.
+//! and zones, `runs`, `lru`, `keeping`, the disk's space and health) is plain structs without
+//! clock or I/O; what does (`core`, `fill`, `disk`'s committer) asks them and acts.
 
 mod backing;
 mod block;
@@ -23,6 +23,7 @@ mod counters;
 mod disk;
 mod error;
 mod fill;
+mod keeping;
 mod lru;
 mod memory;
 mod object;
@@ -41,6 +42,7 @@ pub use counters::{Counters, Usage};
 pub use disk::verification::{Verification, VerifyCounts};
 pub use error::{CacheError, ReadError};
 pub use fill::{FillSink, Pushed};
+pub use keeping::{Keeper, Policy, Verdict};
 pub use memory::ARENA_BYTES_MIN;
 pub use object::{CachedBytes, Object};
 pub use settings::{CacheSettings, HugePages, Verify};
