@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::compare::bars::Suite;
 use crate::null_server::NullServerArgs;
+use crate::policy::PolicyArgs;
 
 /// Exit code when every byte was read and, if asked, compared equal.
 pub const EXIT_OK: u8 = 0;
@@ -37,6 +38,8 @@ pub enum Command {
     Run(RunArgs),
     /// Measure TenderFS beside what bounds it: native files, a FUSE server that does nothing, fio, parallel GETs
     Compare(CompareArgs),
+    /// Simulate what a cache would hit that keeps the recent, a set that stays put, or whichever earns more
+    Policy(PolicyArgs),
     /// Serve files that are read from one buffer: what FUSE itself allows (a part of `compare`)
     #[command(hide = true)]
     NullServer(NullServerArgs),
