@@ -22,7 +22,7 @@ impl Server {
         let (ahead, pattern) = {
             let mut read_ahead = file.read_ahead();
             let room_blocks = || self.core.cache.prefetch_room_blocks();
-            let ahead = read_ahead.on_read(range, file_bytes, waited, window, room_blocks);
+            let ahead = read_ahead.on_read(range, file_bytes, waited, (window, room_blocks));
             (ahead, read_ahead.pattern())
         };
         let Some(ahead) = ahead else { return };

@@ -108,8 +108,7 @@ impl ReadAhead {
         range: ByteRange,
         file_bytes: u64,
         waited: bool,
-        window: Window,
-        room_blocks: impl FnOnce() -> u32,
+        (window, room_blocks): (Window, impl FnOnce() -> u32),
     ) -> Option<Ahead> {
         let first_read = self.reads == 0;
         let entered = block_of(range.last()) > block_of(self.front.saturating_sub(1));
@@ -203,7 +202,7 @@ mod tests {
 
     fn read(state: &mut ReadAhead, start: u64, len: u64, waited: bool) -> Option<Ahead> {
         let range = ByteRange::at(start, len).unwrap();
-        state.on_read(range, 1 << 40, waited, WINDOW, || u32::MAX)
+        state.on_read(range, 1 << 40, waited, (WINDOW, || u32::MAX))
     }
 
     /// Blocks queued over a list of reads of 1 MiB at the given MiB.
@@ -299,7 +298,7 @@ mod tests {
         for (block, room_blocks) in (0..40).zip(std::iter::repeat_n(0, 30).chain([3, 0, 100, 100]))
         {
             let range = ByteRange::at(block * BLOCK_BYTES, BLOCK_BYTES).unwrap();
-            state.on_read(range, 1 << 40, true, WINDOW, || room_blocks);
+            state.on_read(range, 1 << 40, true, (WINDOW, || room_blocks));
             widths.push(state.window_blocks);
         }
         assert_eq!(widths[29..], [8, 11, 11, 22, 44]);
@@ -318,11 +317,11 @@ mod tests {
     fn a_short_file_is_fetched_whole_when_its_start_is_read() {
         let mut state = ReadAhead::default();
         let start = ByteRange::at(0, 4096).unwrap();
-        let ahead = state.on_read(start, 16 * MIB, true, WINDOW, || u32::MAX);
+        let ahead = state.on_read(start, 16 * MIB, true, (WINDOW, || u32::MAX));
         assert_eq!(ahead, Some(Ahead { first: 1, end: 4 }));
         let mut state = ReadAhead::default();
         let tail = ByteRange::at(15 * MIB, 4096).unwrap();
-        assert_eq!(state.on_read(tail, 16 * MIB, true, WINDOW, || u32::MAX), None);
+        assert_eq!(state.on_read(tail, 16 * MIB, true, (WINDOW, || u32::MAX)), None);
     }
 
     #[test]
@@ -331,7 +330,7 @@ mod tests {
         let mut queued = Vec::new();
         for at in 0..18 {
             let range = ByteRange::at(at * MIB, MIB).unwrap();
-            if let Some(ahead) = state.on_read(range, 18 * MIB, true, WINDOW, || u32::MAX) {
+            if let Some(ahead) = state.on_read(range, 18 * MIB, true, (WINDOW, || u32::MAX)) {
                 queued.extend(ahead.first..ahead.end);
             }
         }
