@@ -33,8 +33,10 @@ pub enum Error {
     },
     /// The store knows who asks and refuses, or does not know who asks.
     #[error(
-        "access to {target} in bucket {bucket} denied ({code}): {message}; \
-         check the credentials and that they may s3:ListBucket and s3:GetObject"
+        "access to {}bucket {bucket} denied ({code}{}); \
+         check the credentials and that they may s3:ListBucket and s3:GetObject",
+        if target.is_empty() { String::new() } else { format!("{target} in ") },
+        if message.is_empty() { String::new() } else { format!(": {message}") }
     )]
     AccessDenied {
         /// The bucket asked.
@@ -468,4 +470,24 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_says_no_more_than_is_known() {
+        let denied = |target: &str, message: &str| {
+            let error = Error::AccessDenied {
+                bucket: "data".to_owned(),
+                target: target.to_owned(),
+                code: "403".to_owned(),
+                message: message.to_owned(),
+            };
+            error.to_string().split(';').next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(denied("", ""), "access to bucket data denied (403)");
+        assert_eq!(denied("a/b", "No."), "access to a/b in bucket data denied (403: No.)");
+    }
 }
