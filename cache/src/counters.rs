@@ -85,6 +85,8 @@ pub struct Counters {
     pub disk_write_deferred: Counter,
     /// Blocks not written at all: no room, the tier is off, or memory let go of a deferred block.
     pub disk_write_skipped: Counter,
+    /// Blocks not written because the policy values what is on disk more.
+    pub disk_write_refused: Counter,
     /// Times the disk tier was turned off after repeated errors.
     pub disk_turned_off: Counter,
     /// Object files evicted from disk.
@@ -133,4 +135,6 @@ pub struct Usage {
     pub pending_write_bytes: u64,
     /// Whether the disk tier takes blocks; false without one or while it is turned off.
     pub disk_writable: bool,
+    /// Whether the disk tier keeps a set that stays put rather than what was used last.
+    pub disk_pins: bool,
 }

@@ -24,7 +24,7 @@ pub(crate) mod verified;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::futures::Notified;
@@ -35,11 +35,12 @@ use crate::disk::catalogue::Catalogue;
 use crate::disk::committer::{Committer, Order};
 use crate::disk::dir::CacheDir;
 use crate::disk::health::Health;
-use crate::disk::index::Index;
+use crate::disk::index::{Index, Newcomer};
 use crate::disk::object::DiskObject;
 use crate::disk::space::{Ledger, Verdict};
 use crate::disk::verified::FileStamp;
 use crate::error::CacheError;
+use crate::keeping::{self, Guide, Regime};
 use crate::object::{Object, Objects};
 use crate::settings::{CacheSettings, Verify};
 use crate::version::{ObjectId, ObjectVersion};
@@ -87,6 +88,8 @@ pub(crate) struct Inner {
     reads: Mutex<Health>,
     writes: Mutex<Health>,
     direct: AtomicBool,
+    /// Which objects are worth their place.
+    guide: Mutex<Guide>,
 }
 
 impl Disk {
@@ -110,6 +113,7 @@ impl Disk {
         }));
         let inner = Arc::new(Inner {
             direct: AtomicBool::new(true),
+            guide: Mutex::new(Guide::new(settings.policy, settings.disk_size_bytes)),
             dir,
             catalogue,
             index,
@@ -147,10 +151,30 @@ impl Disk {
 
     /// The object on disk, begun if it is not there; `None` while it is being evicted.
     pub(crate) fn object(&self, object: &Object) -> Option<Arc<DiskObject>> {
+        let stamp = self.inner.guide().now();
         self.inner.index.find_or_insert(object.id(), || {
             let space = self.inner.ledger.file(0);
-            DiskObject::new(object.id(), object.size_bytes(), self.now_ms(), space)
+            let (id, size_bytes) = (object.id(), object.size_bytes());
+            let made = DiskObject::new(id, size_bytes, self.now_ms(), space);
+            made.stamp.store(stamp, Ordering::Relaxed);
+            made
         })
+    }
+
+    /// A reader has begun to read object `id` of `bytes`: what is worth its place goes by that.
+    pub(crate) fn visited(&self, id: ObjectId, bytes: u64) {
+        let object = self.find(id);
+        let since = object.as_ref().map_or(0, |object| object.stamp.load(Ordering::Relaxed));
+        let stamp = self.inner.guide().used((id, bytes), since);
+        if let Some(object) = object {
+            object.stamp.store(stamp, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `bytes` of object `id` would be kept: there is room, or what would go for them is
+    /// worth less.
+    pub(crate) fn admits(&self, id: ObjectId, bytes: u64) -> bool {
+        self.inner.ledger.has_room(bytes) || self.inner.index.has_place_for(id, self.inner.regime())
     }
 
     pub(crate) fn has_block(&self, id: ObjectId, index: u32) -> bool {
@@ -308,12 +332,13 @@ impl Disk {
         self.inner.ledger.reserve(bytes)
     }
 
-    /// Evicts objects that take `bytes`, sparing `spared`; returns when they are unlinked.
-    pub(crate) async fn evict(&self, bytes: u64, spared: ObjectId) {
+    /// Evicts objects that take `bytes` for `newcomer`; returns when they are unlinked, whether
+    /// there were any.
+    pub(crate) async fn evict(&self, bytes: u64, newcomer: Newcomer) -> bool {
         let (done, end) = tokio::sync::oneshot::channel();
-        self.committer.send(Order::Evict { bytes, spared, done });
+        self.committer.send(Order::Evict { bytes, newcomer, done });
         // An error means that the committer has stopped: then nothing was evicted.
-        drop(end.await);
+        end.await.unwrap_or(false)
     }
 
     /// Ends when bytes come back; to be made before asking for them.
@@ -352,12 +377,22 @@ impl Disk {
         usage.disk_bytes = self.inner.ledger.total_bytes();
         usage.disk_objects = self.inner.index.len_objects();
         usage.disk_writable = self.may_write();
+        usage.disk_pins = self.inner.regime().order == keeping::Order::LowestIds;
     }
 }
 
 impl Inner {
     pub(crate) fn write_failed(&self, error: &io::Error) {
         self.failed(&self.writes, "writing", error);
+    }
+
+    /// In which order objects go now.
+    pub(crate) fn regime(&self) -> Regime {
+        self.guide().regime()
+    }
+
+    fn guide(&self) -> MutexGuard<'_, Guide> {
+        self.guide.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told_progress(&self) {

@@ -9,16 +9,18 @@
 //! order. Any set that stays put is hit with `f` in both, which no policy passes. [`Policy::Auto`]
 //! finds out which of the two earns more.
 
+mod guide;
 mod horizon;
 mod judge;
 mod shelf;
 
+pub(crate) use crate::keeping::guide::{Guide, Regime};
 use crate::keeping::judge::Judge;
 use crate::keeping::shelf::Shelf;
 use crate::version::ObjectId;
 
 /// Bytes of what was used so far, which tells when something was used.
-type Stamp = u64;
+pub(crate) type Stamp = u64;
 
 /// How a cache chooses what it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub enum Policy {
 
 /// What to keep, of two that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+pub(crate) enum Order {
     /// What was used least recently goes first; everything new is admitted.
     LeastRecent,
     /// Objects with the lowest ids stay. An id is a digest of what it names, so this is a choice
@@ -71,14 +73,35 @@ enum Chooser {
     Judge(Box<Judge>),
 }
 
+impl Chooser {
+    fn new(policy: Policy, capacity_bytes: u64) -> Self {
+        match policy {
+            Policy::Auto => Self::Judge(Box::new(Judge::new(capacity_bytes))),
+            Policy::Lru => Self::Fixed(Order::LeastRecent),
+            Policy::Pin => Self::Fixed(Order::LowestIds),
+        }
+    }
+
+    fn order(&self) -> Order {
+        match self {
+            Self::Fixed(order) => *order,
+            Self::Judge(judge) => judge.order(),
+        }
+    }
+
+    /// An object is used; tells which order to follow.
+    fn used(&mut self, object: (ObjectId, u64), now: Stamp) -> Order {
+        match self {
+            Self::Fixed(order) => *order,
+            Self::Judge(judge) => judge.used(object, now),
+        }
+    }
+}
+
 impl Keeper {
     /// Decides for a cache of `capacity_bytes` that is empty.
     pub fn new(policy: Policy, capacity_bytes: u64) -> Self {
-        let chooser = match policy {
-            Policy::Auto => Chooser::Judge(Box::new(Judge::new(capacity_bytes))),
-            Policy::Lru => Chooser::Fixed(Order::LeastRecent),
-            Policy::Pin => Chooser::Fixed(Order::LowestIds),
-        };
+        let chooser = Chooser::new(policy, capacity_bytes);
         Self { shelf: Shelf::new(capacity_bytes), chooser, now: 0 }
     }
 
@@ -86,10 +109,7 @@ impl Keeper {
     pub fn used(&mut self, id: ObjectId, bytes: u64) -> Verdict {
         // An empty object is a use too.
         self.now += bytes.max(1);
-        let order = match &mut self.chooser {
-            Chooser::Fixed(order) => *order,
-            Chooser::Judge(judge) => judge.used((id, bytes), self.now),
-        };
+        let order = self.chooser.used((id, bytes), self.now);
         self.shelf.used((id, bytes), order, self.now)
     }
 }

@@ -283,6 +283,7 @@ fn granules(len_bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keeping::Policy;
     use crate::settings::{HugePages, Verify};
     use crate::version::ObjectId;
 
@@ -293,6 +294,7 @@ mod tests {
             free_space_ratio: 0.0,
             arena_bytes: ARENA_BYTES_MIN,
             prefetch_in_flight_bytes: BLOCK_BYTES,
+            policy: Policy::Lru,
             verify: Verify::Always,
             huge_pages: HugePages::Plain,
             catalogue_cache_bytes: 0,

@@ -94,8 +94,13 @@ impl Object {
         BlockId { object: self.id, index }
     }
 
-    pub(crate) fn touch(&self, now_ms: u64) {
-        self.last_use_ms.store(now_ms, Ordering::Relaxed);
+    /// Notes a use; true for the first of this handle.
+    pub(crate) fn touch(&self, now_ms: u64) -> bool {
+        if self.last_use_ms() != 0 {
+            self.last_use_ms.store(now_ms, Ordering::Relaxed);
+            return false;
+        }
+        self.last_use_ms.swap(now_ms.max(1), Ordering::Relaxed) == 0
     }
 
     pub(crate) fn last_use_ms(&self) -> u64 {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::keeping::Policy;
+
 /// Everything a [`crate::Cache`] is told; there are no defaults here, the daemon has them all.
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
@@ -11,6 +13,8 @@ pub struct CacheSettings {
     pub disk_size_bytes: u64,
     /// Part (0..=1) of the file system that the disk tier leaves free.
     pub free_space_ratio: f64,
+    /// Which objects the disk tier keeps when it cannot hold them all.
+    pub policy: Policy,
     /// Bytes of the arena that blocks live in, rounded down to whole blocks; at least
     /// [`crate::ARENA_BYTES_MIN`].
     pub arena_bytes: usize,

@@ -29,7 +29,7 @@ pub use options::{DEFAULT_TOML, Kind, OptionDoc, options, options_markdown};
 pub use overrides::Overrides;
 pub use settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, Reload, S3Settings,
+    LogSettings, MemorySettings, MountSettings, Policy, ReadAheadSettings, Reload, S3Settings,
     ScrubSettings, Settings, Transport, Verify, WarmSettings,
 };
 pub use source::{Source, SourceError, normalise_prefix};

@@ -7,7 +7,7 @@ use tenderfs_fuse::{MountOptions, ReadDirPlus, TransportKind, Wish};
 use tenderfs_s3client::{BucketConfig, CredentialSource, Deadlines, RetryPolicy};
 
 use crate::config::{
-    Access, Addressing, FuseSettings, Limits, MountSettings, ReadAheadSettings, S3Settings,
+    Access, Addressing, FuseSettings, Limits, MountSettings, Policy, ReadAheadSettings, S3Settings,
     Settings, Transport, Verify,
 };
 use crate::engine::Window;
@@ -122,6 +122,11 @@ pub(crate) fn cache_settings(
         free_space_ratio: settings.cache.free_space_ratio,
         arena_bytes: limits.arena_bytes,
         prefetch_in_flight_bytes: limits.prefetch_in_flight_bytes,
+        policy: match settings.cache.policy {
+            Policy::Auto => tenderfs_cache::Policy::Auto,
+            Policy::Lru => tenderfs_cache::Policy::Lru,
+            Policy::Pin => tenderfs_cache::Policy::Pin,
+        },
         verify: match settings.cache.verify {
             Verify::FirstUse => tenderfs_cache::Verify::FirstUse,
             Verify::Always => tenderfs_cache::Verify::Always,

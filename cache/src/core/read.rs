@@ -261,7 +261,10 @@ impl Core {
     /// Notes for eviction from disk that the object is in use.
     pub(crate) fn note_use(&self, object: &Arc<Object>) {
         if let Some(disk) = self.disk() {
-            object.touch(disk.now_ms());
+            let is_visit = object.touch(disk.now_ms());
+            if is_visit {
+                disk.visited(object.id(), object.size_bytes());
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::block::BLOCK_BYTES;
 use crate::core::Core;
 use crate::core::files::write_all;
 use crate::disk::Disk;
+use crate::disk::index::Newcomer;
 use crate::disk::object::{Claim, DiskObject};
 use crate::disk::space::{Reservation, Verdict};
 use crate::memory::buddy::GRANULE_BYTES;
@@ -197,7 +198,11 @@ impl Writer {
     async fn run(self) {
         while let Some(job) = self.core.next_write().await {
             let Job { block, object, permit, done } = job;
-            let written = self.core.write_block(&block, &object).await;
+            let newcomer = match &done {
+                Some(_) => Newcomer::Asked(object.id()),
+                None => Newcomer::Rival(object.id()),
+            };
+            let written = self.core.write_block(&block, &object, newcomer).await;
             let to_drop = matches!(written, Written::OnDisk)
                 && block.class() == Class::Background
                 && !block.is_used();
@@ -222,13 +227,26 @@ impl Drop for Writer {
 }
 
 impl Core {
-    async fn write_block(&self, block: &Arc<Block>, object: &Arc<Object>) -> Written {
+    async fn write_block(
+        &self,
+        block: &Arc<Block>,
+        object: &Arc<Object>,
+        newcomer: Newcomer,
+    ) -> Written {
         let (Some(disk), Some(sums)) = (self.disk(), block.sums()) else {
             return Written::MemoryOnly;
         };
         let index = block.id().index;
         if !disk.may_write() {
             self.counters().disk_write_skipped.inc();
+            return Written::MemoryOnly;
+        }
+        let stored_bytes = block.frame().len_bytes().next_multiple_of(4096) as u64;
+        if matches!(newcomer, Newcomer::Rival(_))
+            && !disk.has_block(object.id(), index)
+            && !disk.admits(object.id(), stored_bytes)
+        {
+            self.counters().disk_write_refused.inc();
             return Written::MemoryOnly;
         }
         let claimed =
@@ -242,9 +260,8 @@ impl Core {
                 return Written::MemoryOnly;
             }
         };
-        let stored_bytes = block.frame().len_bytes().next_multiple_of(4096) as u64;
         let reservation = if claim.needs_space() {
-            let Some(reservation) = self.reserve(disk, stored_bytes, object).await else {
+            let Some(reservation) = self.reserve(disk, stored_bytes, newcomer).await else {
                 self.counters().disk_write_skipped.inc();
                 return Written::MemoryOnly;
             };
@@ -297,14 +314,18 @@ impl Core {
         }
     }
 
-    /// Space for `bytes` of `object`, evicting others for it; `None` if there is none to get.
-    async fn reserve(&self, disk: &Disk, bytes: u64, object: &Arc<Object>) -> Option<Reservation> {
+    /// Space for `bytes` of `newcomer`, evicting others for it; `None` if there is none to get.
+    async fn reserve(&self, disk: &Disk, bytes: u64, newcomer: Newcomer) -> Option<Reservation> {
         for _ in 0..SPACE_TRIES {
             let freed = disk.freed();
             match disk.reserve(bytes) {
                 Verdict::Granted(reservation) => return Some(reservation),
                 Verdict::Never => return None,
-                Verdict::Evict { bytes } => disk.evict(bytes, object.id()).await,
+                Verdict::Evict { bytes } => {
+                    if !disk.evict(bytes, newcomer).await {
+                        return None;
+                    }
+                }
                 // Evicted files are still open on some core; it has been told to close them.
                 Verdict::Wait => drop(tokio::time::timeout(RELEASE_WAIT, freed).await),
             }

@@ -15,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::disk::catalogue::Change;
 use crate::disk::dir::open_own;
-use crate::disk::index::Choice;
+use crate::disk::index::{Choice, Newcomer, Wanted};
 use crate::disk::object::DiskObject;
+use crate::disk::space::Marks;
 use crate::disk::verified::FileStamp;
 use crate::disk::{Inner, orphans};
 use crate::error::CacheError;
+use crate::keeping;
 use crate::version::{ObjectId, ObjectVersion};
 
 /// How long a written block waits for others to be committed with.
@@ -56,8 +58,9 @@ pub(crate) enum Order {
     },
     Evict {
         bytes: u64,
-        spared: ObjectId,
-        done: oneshot::Sender<()>,
+        newcomer: Newcomer,
+        /// Told whether anything went.
+        done: oneshot::Sender<bool>,
     },
     /// Somebody waits for what was written: commit without waiting for more.
     Hurry,
@@ -202,10 +205,11 @@ impl Work {
             }
             Order::DropObject { object } => self.remove(&[object]),
             Order::Used { object } => self.used.push(object),
-            Order::Evict { bytes, spared, done } => {
-                self.evict(bytes, Choice::UnusedFirst, Some(spared));
+            Order::Evict { bytes, newcomer, done } => {
+                let choice = Choice::UnusedFirst;
+                let went = self.evict(Wanted { bytes, choice, newcomer });
                 // Who waited may be gone.
-                done.send(()).ok();
+                done.send(went).ok();
             }
             Order::Hurry => self.commit(&[]),
             Order::Commit { done } => {
@@ -225,9 +229,14 @@ impl Work {
 
     /// What is done now and then, when nothing else is.
     fn tick(&mut self) {
-        let surplus = self.inner.ledger.surplus();
-        if surplus > 0 {
-            self.evict(surplus, Choice::Unused, None);
+        let marks = match self.inner.regime().order {
+            keeping::Order::LeastRecent => Marks::Kept,
+            keeping::Order::LowestIds => Marks::Ignored,
+        };
+        let bytes = self.inner.ledger.surplus(marks);
+        if bytes > 0 {
+            let (choice, newcomer) = (Choice::Unused, Newcomer::Nobody);
+            self.evict(Wanted { bytes, choice, newcomer });
         }
         if self.uses_committed.elapsed() >= USES_TIME {
             self.commit_uses();
@@ -347,17 +356,19 @@ impl Work {
         }
     }
 
-    fn evict(&mut self, bytes: u64, choice: Choice, spared: Option<ObjectId>) {
+    /// Evicts, and tells whether anything went.
+    fn evict(&mut self, wanted: Wanted) -> bool {
         let inner = Arc::clone(&self.inner);
         let now_ms = unix_ms();
         let in_use = |id| inner.objects.last_use_ms(id);
-        let victims = inner.index.victims((bytes, choice), spared, in_use, now_ms);
+        let victims = inner.index.victims(wanted, inner.regime(), in_use, now_ms);
         for victim in &victims {
             inner.counters.disk_evicted_objects.inc();
             let bytes = victim.space().map_or(0, |space| space.bytes());
             inner.counters.disk_evicted_bytes.add(bytes);
         }
         self.remove(&victims);
+        !victims.is_empty()
     }
 
     /// Removes objects: from the index, from the catalogue, and then their files.

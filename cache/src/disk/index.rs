@@ -1,16 +1,18 @@
 //! The objects on disk as the process knows them, and which one goes next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
+use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::object::DiskObject;
+use crate::keeping::{Order, Regime};
 use crate::lru::{LazyLru, Standing};
 use crate::memory::directory::SpreadHasher;
 use crate::version::ObjectId;
 
-/// Objects looked at for one victim before giving up: everything older is in use.
+/// Objects looked at for one victim before giving up: all of them are in use.
 const LOOKS_MAX: usize = 4096;
 
 /// How long an object in use must be idle before it may be evicted.
@@ -25,6 +27,42 @@ pub(crate) enum Choice {
     UnusedFirst,
 }
 
+/// What is to be evicted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) bytes: u64,
+    pub(crate) choice: Choice,
+    pub(crate) newcomer: Newcomer,
+}
+
+/// Who needs the space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newcomer {
+    /// Nobody: there is too little.
+    Nobody,
+    /// A block of this object, if it is worth more than what goes.
+    Rival(ObjectId),
+    /// A block of this object, whatever goes.
+    Asked(ObjectId),
+}
+
+impl Newcomer {
+    fn id(self) -> Option<ObjectId> {
+        match self {
+            Self::Nobody => None,
+            Self::Rival(id) | Self::Asked(id) => Some(id),
+        }
+    }
+
+    /// The objects that may go for it where the lowest ids stay.
+    fn higher(self) -> Bound<ObjectId> {
+        match self {
+            Self::Rival(id) => Bound::Excluded(id),
+            Self::Nobody | Self::Asked(_) => Bound::Unbounded,
+        }
+    }
+}
+
 /// The objects on disk.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -35,13 +73,16 @@ pub(crate) struct Index {
 struct Inner {
     /// Evicted objects stay here until their file is gone, so that no new file of the same name is
     /// made before.
-    objects: HashMap<ObjectId, Arc<DiskObject>, BuildHasherDefault<SpreadHasher>>,
+    objects: Objects,
     order: LazyLru<ObjectId>,
+    /// The same objects as in `order`.
+    by_id: BTreeSet<ObjectId>,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        let inner = Inner { objects: HashMap::default(), order: LazyLru::new() };
+        let inner =
+            Inner { objects: HashMap::default(), order: LazyLru::new(), by_id: BTreeSet::new() };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -93,13 +134,14 @@ impl Index {
         }
     }
 
-    /// Chooses objects that together take at least `bytes`, least recently used first, or as many
-    /// as there are, sparing `spared`. They are not evicted yet. `in_use_since_ms` tells the last
-    /// use of an object that somebody has open.
+    /// Chooses objects that together take at least the wanted bytes, those first that `regime`
+    /// values least, or as many as there are; none at all if they would not make room for a
+    /// rival. They are not evicted yet. `in_use_since_ms` tells the last use of an object that
+    /// somebody has open.
     pub(crate) fn victims(
         &self,
-        (bytes, choice): (u64, Choice),
-        spared: Option<ObjectId>,
+        wanted: Wanted,
+        regime: Regime,
         in_use_since_ms: impl Fn(ObjectId) -> Option<u64>,
         now_ms: u64,
     ) -> Vec<Arc<DiskObject>> {
@@ -107,12 +149,12 @@ impl Index {
         let mut found_bytes = 0;
         let mut inner = self.lock();
         for in_use in [false, true] {
-            if in_use && choice == Choice::Unused {
+            if in_use && wanted.choice == Choice::Unused {
                 break;
             }
-            while found_bytes < bytes {
+            while found_bytes < wanted.bytes {
                 let standing = |id: ObjectId, own_ms: u64| match in_use_since_ms(id) {
-                    _ if Some(id) == spared => Standing::Busy,
+                    _ if Some(id) == wanted.newcomer.id() => Standing::Busy,
                     None => Standing::Idle(own_ms),
                     Some(_) if !in_use => Standing::Busy,
                     Some(used_ms)
@@ -122,12 +164,30 @@ impl Index {
                     }
                     Some(used_ms) => Standing::Idle(used_ms.max(own_ms)),
                 };
-                let Some(victim) = inner.take_oldest(standing) else { break };
+                let Some(victim) = inner.take(regime, wanted.newcomer, standing) else { break };
                 found_bytes += victim.space().map_or(0, |space| space.bytes());
                 victims.push(victim);
             }
         }
+        let is_in_vain = regime.order == Order::LowestIds
+            && matches!(wanted.newcomer, Newcomer::Rival(_))
+            && found_bytes < wanted.bytes;
+        if is_in_vain {
+            for victim in victims.drain(..) {
+                inner.put_in_order(&victim);
+            }
+        }
         victims
+    }
+
+    /// Whether anything here may be worth less than `id` is. What is in use is not told apart.
+    pub(crate) fn has_place_for(&self, id: ObjectId, regime: Regime) -> bool {
+        if regime.order == Order::LeastRecent {
+            return true;
+        }
+        let inner = self.lock();
+        inner.by_id.last().is_some_and(|highest| *highest > id)
+            || inner.order.iter().next().is_some_and(|oldest| inner.is_stale(*oldest, regime))
     }
 
     /// The file of an evicted object is gone: its name is free again.
@@ -136,7 +196,7 @@ impl Index {
         let id = object.id();
         if inner.objects.get(&id).is_some_and(|here| Arc::ptr_eq(here, object)) {
             inner.objects.remove(&id);
-            inner.order.remove(id, object.known_use_ms.load(Ordering::Relaxed));
+            inner.take_from_order(object);
         }
     }
 
@@ -160,30 +220,81 @@ impl Index {
 
 impl Inner {
     fn add(&mut self, object: &Arc<DiskObject>) {
-        self.order.insert(object.id(), object.known_use_ms.load(Ordering::Relaxed));
+        self.put_in_order(object);
         self.objects.insert(object.id(), Arc::clone(object));
     }
 
-    /// Takes the least recently used object out of the order; it stays in the map.
-    fn take_oldest(
+    fn put_in_order(&mut self, object: &DiskObject) {
+        self.order.insert(object.id(), object.known_use_ms.load(Ordering::Relaxed));
+        self.by_id.insert(object.id());
+    }
+
+    fn take_from_order(&mut self, object: &DiskObject) {
+        self.order.remove(object.id(), object.known_use_ms.load(Ordering::Relaxed));
+        self.by_id.remove(&object.id());
+    }
+
+    /// Takes the object that goes first out of the order; it stays in the map.
+    fn take(
         &mut self,
+        regime: Regime,
+        newcomer: Newcomer,
         standing: impl Fn(ObjectId, u64) -> Standing,
     ) -> Option<Arc<DiskObject>> {
-        let Self { objects, order } = self;
-        let own_ms = |id: &ObjectId| objects.get(id).map_or(0, |object| object.last_use_ms());
+        let oldest = self.oldest(&standing);
+        let id = match regime.order {
+            Order::LeastRecent => oldest,
+            Order::LowestIds => oldest
+                .filter(|id| self.is_stale(*id, regime))
+                .or_else(|| self.highest(newcomer.higher(), &standing)),
+        };
+        let object = Arc::clone(self.objects.get(&id?)?);
+        self.take_from_order(&object);
+        Some(object)
+    }
+
+    /// The least recently used object that may go.
+    fn oldest(&mut self, standing: &impl Fn(ObjectId, u64) -> Standing) -> Option<ObjectId> {
+        let Self { objects, order, .. } = self;
         let moved = |id: &ObjectId, stamp| {
             if let Some(object) = objects.get(id) {
                 object.known_use_ms.store(stamp, Ordering::Relaxed);
             }
         };
+        let standing = |id: &ObjectId| standing_of(objects, *id, standing);
+        order.oldest(LOOKS_MAX, standing, moved).map(|(id, _)| id)
+    }
+
+    /// The object with the highest id within `bound` that may go.
+    fn highest(
+        &self,
+        bound: Bound<ObjectId>,
+        standing: &impl Fn(ObjectId, u64) -> Standing,
+    ) -> Option<ObjectId> {
+        let higher = self.by_id.range((bound, Bound::Unbounded)).rev().take(LOOKS_MAX);
+        let mut idle =
+            higher.filter(|id| standing_of(&self.objects, **id, standing) != Standing::Busy);
+        idle.next().copied()
+    }
+
+    fn is_stale(&self, id: ObjectId, regime: Regime) -> bool {
+        let stamp = |object: &Arc<DiskObject>| object.stamp.load(Ordering::Relaxed);
+        self.objects.get(&id).is_some_and(|object| stamp(object) < regime.stale_before)
+    }
+}
+
+type Objects = HashMap<ObjectId, Arc<DiskObject>, BuildHasherDefault<SpreadHasher>>;
+
+/// How an object stands, of which `standing` knows only what is in use by handles.
+fn standing_of(
+    objects: &Objects,
+    id: ObjectId,
+    standing: impl Fn(ObjectId, u64) -> Standing,
+) -> Standing {
+    match objects.get(&id) {
         // Unlinking a file that is in use outside the cache would free nothing and lose it.
-        let is_lent = |id: &ObjectId| objects.get(id).is_some_and(|object| object.is_lent());
-        let standing = |id: &ObjectId| {
-            if is_lent(id) { Standing::Busy } else { standing(*id, own_ms(id)) }
-        };
-        let (id, stamp) = order.oldest(LOOKS_MAX, standing, moved)?;
-        order.remove(id, stamp);
-        objects.get(&id).cloned()
+        Some(object) if object.is_lent() => Standing::Busy,
+        object => standing(id, object.map_or(0, |object| object.last_use_ms())),
     }
 }
 
@@ -191,6 +302,9 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::disk::space::{Ledger, Verdict};
+
+    const LEAST_RECENT: Regime = Regime { order: Order::LeastRecent, stale_before: 0 };
+    const LOWEST_IDS: Regime = Regime { order: Order::LowestIds, stale_before: 0 };
 
     fn id(number: u8) -> ObjectId {
         ObjectId([number; 16])
@@ -209,9 +323,19 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(index: &Index, bytes: u64, spared: Option<ObjectId>, expected: &[u8]) {
-        let victims = index.victims((bytes, Choice::UnusedFirst), spared, |_| None, 1000);
-        assert_eq!(ids(&victims), expected);
+    fn check(index: &Index, bytes: u64, newcomer: Newcomer, expected: &[u8]) {
+        check_in(LEAST_RECENT, index, (bytes, newcomer), expected);
+    }
+
+    #[track_caller]
+    fn check_in(
+        regime: Regime,
+        index: &Index,
+        (bytes, newcomer): (u64, Newcomer),
+        expected: &[u8],
+    ) {
+        let wanted = Wanted { bytes, choice: Choice::UnusedFirst, newcomer };
+        assert_eq!(ids(&index.victims(wanted, regime, |_| None, 1000)), expected);
     }
 
     fn ids(victims: &[Arc<DiskObject>]) -> Vec<u8> {
@@ -227,7 +351,10 @@ mod tests {
             2 => Some(now_ms - 1),
             _ => None,
         };
-        let victims = |choice| ids(&index.victims((1, choice), None, in_use, now_ms));
+        let victims = |choice| {
+            let wanted = Wanted { bytes: 1, choice, newcomer: Newcomer::Nobody };
+            ids(&index.victims(wanted, LEAST_RECENT, in_use, now_ms))
+        };
         assert_eq!(victims(Choice::Unused), [3]);
         assert_eq!(victims(Choice::UnusedFirst), [4]);
         assert_eq!(victims(Choice::Unused), [] as [u8; 0]);
@@ -240,24 +367,61 @@ mod tests {
         let (index, _ledger) = index(&[(1, 10), (2, 20)]);
         let first = index.find(id(1)).unwrap();
         first.lend();
-        check(&index, 1000, None, &[2]);
-        check(&index, 1000, None, &[]);
+        check(&index, 1000, Newcomer::Nobody, &[2]);
+        check(&index, 1000, Newcomer::Nobody, &[]);
         first.given_back();
-        check(&index, 1000, None, &[1]);
+        check(&index, 1000, Newcomer::Nobody, &[1]);
     }
 
     #[test]
     fn the_least_recently_used_objects_go_first() {
         let (index, _ledger) = index(&[(1, 30), (2, 10), (3, 20)]);
         index.find(id(2)).unwrap().touch(40);
-        check(&index, 101, None, &[3, 1]);
-        check(&index, 1000, None, &[2]);
+        check(&index, 101, Newcomer::Nobody, &[3, 1]);
+        check(&index, 1000, Newcomer::Nobody, &[2]);
     }
 
     #[test]
     fn the_object_that_needs_space_is_spared() {
         let (index, _ledger) = index(&[(1, 10), (2, 20)]);
-        check(&index, 1000, Some(id(1)), &[2]);
+        check(&index, 1000, Newcomer::Rival(id(1)), &[2]);
+        let (index, _ledger) = self::index(&[(1, 10), (2, 20)]);
+        check(&index, 1000, Newcomer::Asked(id(1)), &[2]);
+    }
+
+    #[test]
+    fn where_the_lowest_ids_stay_the_highest_go_for_a_lower_one_alone() {
+        let ids = [(3, 10), (5, 40), (7, 20)];
+        for (newcomer, bytes, expected) in [
+            (Newcomer::Rival(id(6)), 100, &[7][..]),
+            (Newcomer::Rival(id(6)), 101, &[]),
+            (Newcomer::Rival(id(4)), 101, &[7, 5]),
+            (Newcomer::Rival(id(9)), 1, &[]),
+            (Newcomer::Asked(id(9)), 101, &[7, 5]),
+            (Newcomer::Asked(id(7)), 1000, &[5, 3]),
+            (Newcomer::Nobody, 101, &[7, 5]),
+        ] {
+            let (index, _ledger) = index(&ids);
+            check_in(LOWEST_IDS, &index, (bytes, newcomer), expected);
+            // What did not go is where it was.
+            let rest: Vec<_> = [7, 5, 3].into_iter().filter(|id| !expected.contains(id)).collect();
+            check_in(LOWEST_IDS, &index, (1000, Newcomer::Nobody), &rest);
+        }
+    }
+
+    #[test]
+    fn what_is_stale_goes_for_any_id() {
+        let (index, _ledger) = index(&[(3, 10), (5, 40), (7, 20)]);
+        for (number, stamp) in [(3, 50), (5, 90), (7, 60)] {
+            index.find(id(number)).unwrap().stamp.store(stamp, Ordering::Relaxed);
+        }
+        let regime = |stale_before| Regime { stale_before, ..LOWEST_IDS };
+        assert!(!index.has_place_for(id(9), regime(50)));
+        assert!(index.has_place_for(id(9), regime(51)));
+        assert!(index.has_place_for(id(6), regime(50)));
+        assert!(index.has_place_for(id(9), LEAST_RECENT));
+        check_in(regime(70), &index, (101, Newcomer::Rival(id(9))), &[3, 7]);
+        check_in(regime(70), &index, (1, Newcomer::Rival(id(9))), &[]);
     }
 
     #[test]

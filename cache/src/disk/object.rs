@@ -27,6 +27,8 @@ pub(crate) struct DiskObject {
     last_use_ms: AtomicU64,
     /// The use that the index's order knows of.
     pub(crate) known_use_ms: AtomicU64,
+    /// When it was used last by the clock of the policy; 0: not in this life.
+    pub(crate) stamp: AtomicU64,
     /// Its last use waits to be catalogued.
     pub(crate) use_noted: AtomicBool,
     /// Set once its file was made, in this life or an earlier one.
@@ -134,6 +136,7 @@ impl DiskObject {
             size_bytes,
             last_use_ms: AtomicU64::new(last_use_ms),
             known_use_ms: AtomicU64::new(last_use_ms),
+            stamp: AtomicU64::new(0),
             use_noted: AtomicBool::new(false),
             created: AtomicBool::new(false),
             is_checking: AtomicBool::new(false),

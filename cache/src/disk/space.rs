@@ -18,6 +18,16 @@ pub(crate) struct FreeSpace {
     pub(crate) floor_bytes: u64,
 }
 
+/// Whether space is evicted before anyone asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// From the high mark down to the low one.
+    Kept,
+    /// Only for the floor: where a set stays put, what is evicted early is missed, and few writes
+    /// are admitted that would wait.
+    Ignored,
+}
+
 /// What a request for space comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -57,6 +67,15 @@ impl Space {
 
     /// Asks for `bytes`, to be written to a file system with `free`.
     fn request(&mut self, bytes: u64, free: FreeSpace) -> Decision {
+        let decision = self.decide(bytes, free);
+        if decision == Decision::Grant {
+            self.reserved_bytes += bytes;
+        }
+        decision
+    }
+
+    /// What a request for `bytes` would come to.
+    fn decide(&self, bytes: u64, free: FreeSpace) -> Decision {
         if bytes + self.overhead_bytes > self.limit_bytes {
             return Decision::Never;
         }
@@ -64,10 +83,7 @@ impl Space {
         let under_floor =
             (free.floor_bytes + self.reserved_bytes + bytes).saturating_sub(free.available_bytes);
         match over_limit.max(under_floor) {
-            0 => {
-                self.reserved_bytes += bytes;
-                Decision::Grant
-            }
+            0 => Decision::Grant,
             missing if missing <= self.doomed_bytes => Decision::Wait,
             missing => Decision::Evict { bytes: missing - self.doomed_bytes },
         }
@@ -75,11 +91,12 @@ impl Space {
 
     /// Bytes to evict before anyone asks, so that writes seldom wait: from 95 % of the limit down
     /// to 90 %, and what lacks to the floor.
-    fn surplus(&self, free: FreeSpace) -> u64 {
+    fn surplus(&self, free: FreeSpace, marks: Marks) -> u64 {
         let staying = self.total_bytes() - self.doomed_bytes.min(self.used_bytes);
         let high = self.limit_bytes - self.limit_bytes / 20;
         let low = self.limit_bytes - self.limit_bytes / 10;
-        let over_mark = if staying > high { staying - low } else { 0 };
+        let is_over = marks == Marks::Kept && staying > high;
+        let over_mark = if is_over { staying - low } else { 0 };
         let under_floor =
             free.floor_bytes.saturating_sub(free.available_bytes.saturating_add(self.doomed_bytes));
         // Only our own files can be evicted.
@@ -123,9 +140,15 @@ impl Ledger {
     }
 
     /// Bytes to evict in the background.
-    pub(crate) fn surplus(&self) -> u64 {
+    pub(crate) fn surplus(&self, marks: Marks) -> u64 {
         let free = self.free_space();
-        self.space().surplus(free)
+        self.space().surplus(free, marks)
+    }
+
+    /// Whether `bytes` can be had without evicting anything.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let free = self.free_space();
+        matches!(self.space().decide(bytes, free), Decision::Grant | Decision::Wait)
     }
 
     /// Bytes the catalogue takes.
@@ -288,15 +311,15 @@ mod tests {
     fn eviction_starts_before_the_limit_is_reached() {
         let mut space = Space::new(1000);
         space.used_bytes = 950;
-        assert_eq!(space.surplus(PLENTY), 0);
+        assert_eq!(space.surplus(PLENTY, Marks::Kept), 0);
         space.used_bytes = 951;
-        assert_eq!(space.surplus(PLENTY), 51);
+        assert_eq!(space.surplus(PLENTY, Marks::Kept), 51);
         space.doomed_bytes = 51;
-        assert_eq!(space.surplus(PLENTY), 0);
+        assert_eq!(space.surplus(PLENTY, Marks::Kept), 0);
         space.doomed_bytes = 0;
         space.used_bytes = 50;
         let free = FreeSpace { available_bytes: 100, floor_bytes: 180 };
-        assert_eq!(space.surplus(free), 50);
+        assert_eq!(space.surplus(free, Marks::Kept), 50);
     }
 
     proptest! {

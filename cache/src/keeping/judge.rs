@@ -84,6 +84,10 @@ impl Judge {
         }
     }
 
+    pub(super) fn order(&self) -> Order {
+        self.order
+    }
+
     /// An object is used; tells which order to follow.
     pub(super) fn used(&mut self, (id, bytes): (ObjectId, u64), now: Stamp) -> Order {
         if is_sampled(id, self.halvings) {

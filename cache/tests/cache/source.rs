@@ -10,7 +10,7 @@ use std::time::Duration;
 use tenderfs_byterange::ByteRange;
 use tenderfs_cache::{
     BLOCK_BYTES, Cache, CacheSettings, Class, CoreCache, FillSink, HugePages, Object,
-    ObjectVersion, Source, SourceError, SourceErrorKind, Verify,
+    ObjectVersion, Policy, Source, SourceError, SourceErrorKind, Verify,
 };
 use tokio::sync::Semaphore;
 
@@ -183,6 +183,7 @@ pub(crate) fn settings(dir: Option<&Path>) -> CacheSettings {
         free_space_ratio: 0.0,
         arena_bytes: 64 << 20,
         prefetch_in_flight_bytes: 16 << 20,
+        policy: Policy::Lru,
         verify: Verify::FirstUse,
         huge_pages: HugePages::Plain,
         catalogue_cache_bytes: 4 << 20,

@@ -179,6 +179,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Share of the cache's file system that the disk tier leaves free, whatever `cache.size` says.",
     ),
     row(
+        "cache.policy",
+        Kind::Choice(&["auto", "lru", "pin"]),
+        "Which objects the disk tier keeps when it cannot hold all that is read: what was used last (`lru`), a set that stays put (`pin`; repeated passes over a data set hit it, in any order), or whichever of the two would have hit more of late (`auto`).",
+    ),
+    row(
         "cache.verify",
         Kind::Choice(&["first-use", "always", "never"]),
         "When bytes from disk are checked against their checksums: on first use in the daemon's life, on every read, or never.",

@@ -14,8 +14,8 @@ use super::machine::Machine;
 use super::options::{Kind, find};
 use super::settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, ReadAheadSettings, S3Settings, ScrubSettings,
-    Settings, Transport, Verify, WarmSettings,
+    LogSettings, MemorySettings, MountSettings, Policy, ReadAheadSettings, S3Settings,
+    ScrubSettings, Settings, Transport, Verify, WarmSettings,
 };
 use super::source::{Source, normalise_prefix};
 use super::units::{parse_bytes, parse_duration, parse_flag, parse_mode};
@@ -122,10 +122,12 @@ fn cache(
     }
     let verify =
         [("first-use", Verify::FirstUse), ("always", Verify::Always), ("never", Verify::Never)];
+    let policy = [("auto", Policy::Auto), ("lru", Policy::Lru), ("pin", Policy::Pin)];
     Ok(CacheSettings {
         dir: reader.path_or_auto("cache.dir", dir)?,
         size_bytes: reader.bytes("cache.size")?,
         free_space_ratio,
+        policy: reader.choice("cache.policy", &policy)?,
         verify: reader.choice("cache.verify", &verify)?,
         scrub: scrub(reader)?,
     })

@@ -83,6 +83,17 @@ pub struct MemorySettings {
     pub limit_bytes: u64,
 }
 
+/// Which objects the disk tier keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// As one of the others, whichever would have hit more of late.
+    Auto,
+    /// What was used last.
+    Lru,
+    /// A set that stays put.
+    Pin,
+}
+
 /// When bytes from disk are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
@@ -103,6 +114,8 @@ pub struct CacheSettings {
     pub size_bytes: u64,
     /// Share of its file system that stays free, in `0.0..1.0`.
     pub free_space_ratio: f64,
+    /// Which objects it keeps when it cannot hold them all.
+    pub policy: Policy,
     /// When bytes from it are checked.
     pub verify: Verify,
     /// How it is read for damage in the background; `None`: not at all.

@@ -162,6 +162,12 @@ pub(super) const ROWS: &[Row] = &[
         "1 if the disk tier takes blocks; 0 without one and while it is off after errors.",
         |from, to| to.value(&[], u64::from(from.usage.disk_writable)),
     ),
+    gauge(
+        "tenderfs_cache_disk_pins",
+        &[],
+        "1 while the disk tier keeps a set that stays put, 0 while it keeps what was used last; see `cache.policy`.",
+        |from, to| to.value(&[], u64::from(from.usage.disk_pins)),
+    ),
     counter(
         "tenderfs_cache_evicted_blocks_total",
         &["kind"],

@@ -53,10 +53,11 @@ pub(super) const ROWS: &[Row] = &[
     counter(
         "tenderfs_cache_disk_writes_not_done_total",
         &["kind"],
-        "Blocks not written to disk: `deferred` because too many wait, `skipped` for good.",
+        "Blocks not written to disk: `deferred` because too many wait, `skipped` for good, `refused` because what is there is worth more by `cache.policy`.",
         |from, to| {
             to.value(&["deferred"], from.cache.disk_write_deferred.get());
             to.value(&["skipped"], from.cache.disk_write_skipped.get());
+            to.value(&["refused"], from.cache.disk_write_refused.get());
         },
     ),
     counter(
