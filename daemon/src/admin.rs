@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::plans::PlanPlace;
 use crate::run::Daemon;
 use crate::scrub::Scrub;
 use crate::warm::{JobLimits, Jobs, Place, WarmCounters};
@@ -38,6 +39,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Its mounts, for warm jobs.
     fn warm_places(&self) -> Vec<Place>;
+
+    /// Its mounts, for plans.
+    fn plan_places(&self) -> Vec<PlanPlace>;
 
     /// Bounds of warm jobs.
     fn warm_limits(&self) -> JobLimits;

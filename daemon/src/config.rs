@@ -29,8 +29,8 @@ pub use options::{DEFAULT_TOML, Kind, OptionDoc, options, options_markdown};
 pub use overrides::Overrides;
 pub use settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, Policy, ReadAheadSettings, Reload, S3Settings,
-    ScrubSettings, Settings, Transport, Verify, WarmSettings,
+    LogSettings, MemorySettings, MountSettings, PlanSettings, Policy, ReadAheadSettings, Reload,
+    S3Settings, ScrubSettings, Settings, Transport, Verify, WarmSettings,
 };
 pub use source::{Source, SourceError, normalise_prefix};
 pub use units::{format_bytes, parse_bytes, parse_duration, parse_flag, parse_mode};

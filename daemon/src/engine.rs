@@ -40,6 +40,7 @@ use crate::errno;
 use crate::mount::Mount;
 use crate::namespace::{FileFacts, Lookup, NamespaceError, Node};
 use crate::origin::Origin;
+use crate::plans::{self, Use};
 use handles::OpenFile;
 
 pub(crate) use directory_ahead::DirectoryAhead;
@@ -57,6 +58,7 @@ pub(crate) async fn serve(core: Rc<Core>, mount: Arc<Mount>, channel: Channel) {
     if core.index == 0 {
         passthrough::drop_evicted_files(&core, &mount);
     }
+    let pump = tokio_uring::spawn(plans::pump(Rc::clone(&core), Arc::clone(&mount)));
     let server = Rc::new(Server { origin: core.origin(&mount), core, mount, channel });
     loop {
         match server.channel.receive().await {
@@ -68,6 +70,7 @@ pub(crate) async fn serve(core: Rc<Core>, mount: Arc<Mount>, channel: Channel) {
             }
         }
     }
+    pump.abort();
     debug!(mount = server.mount.settings.name, core = server.core.index, "channel closed");
 }
 
@@ -313,6 +316,7 @@ impl Server {
         let Some(file) = self.mount.handles.close_file(fh) else { return };
         // Where the kernel read by itself, this is the first that is heard of it.
         self.core.cache.used(&file.object);
+        self.mount.plans.observe(&file.object.version().key, Use::Closed);
         self.mount.passthrough.closed(ino.0);
     }
 
@@ -358,7 +362,9 @@ impl Server {
             self.fetch_ahead(&file, range, true);
             let started = Instant::now();
             let view = self.interruptible(unique, read).await;
-            self.mount.counters.reader_wait.observe(started.elapsed());
+            let waited = started.elapsed();
+            self.mount.counters.reader_wait.observe(waited);
+            self.mount.plans.stalled(&file.object.version().key, waited);
             view
         };
         match view? {

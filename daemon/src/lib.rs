@@ -18,6 +18,7 @@ pub mod mount;
 pub mod namespace;
 pub mod notify;
 mod origin;
+pub mod plans;
 pub mod run;
 mod scrub;
 mod signals;

@@ -66,6 +66,8 @@ pub struct MountCounts<'a> {
     pub s3: &'a tenderfs_s3client::Counters,
     /// Reads and their waits.
     pub mount: &'a MountCounters,
+    /// What jobs say that they will read.
+    pub plans: &'a crate::plans::Plans,
     /// Names.
     pub namespace: &'a namespace::Counters,
 }

@@ -15,12 +15,13 @@ use tenderfs_s3client::{Bucket, Client, Credentials, Error as S3Error};
 use tenderfs_telemetry::{Counter, Histogram};
 use tracing::{debug, info, warn};
 
-use crate::config::{FuseSettings, MountSettings, ReadAheadSettings, Transport};
+use crate::config::{FuseSettings, MountSettings, PlanSettings, ReadAheadSettings, Transport};
 use crate::cores::CoreHandle;
 use crate::engine::{
     self, DirectoryAhead, Handles, Interrupts, Passthrough, PassthroughCounters, Window,
 };
 use crate::namespace::Namespace;
+use crate::plans::Plans;
 use crate::run::Event;
 use crate::wiring;
 
@@ -111,6 +112,8 @@ pub struct Mount {
     arena_bytes: u64,
     pub(crate) directory_ahead: DirectoryAhead,
     pub(crate) passthrough: Passthrough,
+    /// What jobs say that they will read.
+    pub plans: Arc<Plans>,
     session: Session,
     channels: AtomicUsize,
     events: Mutex<mpsc::Sender<Event>>,
@@ -121,6 +124,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cores: &'a [CoreHandle],
     pub(crate) fuse: &'a FuseSettings,
     pub(crate) read_ahead: &'a ReadAheadSettings,
+    pub(crate) plans: &'a PlanSettings,
     /// Memory of the cache that all mounts share.
     pub(crate) arena_bytes: u64,
     /// Whether the configuration allows passthrough, and if not, why.
@@ -170,6 +174,12 @@ impl Mount {
             )),
             arena_bytes: around.arena_bytes,
             directory_ahead: DirectoryAhead::default(),
+            plans: Arc::new(Plans::new(
+                settings.mountpoint.clone(),
+                settings.prefix.clone(),
+                wiring::plan_window_bytes(around.plans, around.arena_bytes),
+                around.plans.lease,
+            )),
             session,
             channels: AtomicUsize::new(devices.len()),
             events: Mutex::new(around.events.clone()),

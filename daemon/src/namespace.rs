@@ -181,6 +181,45 @@ impl Namespace {
         Some((prefix, listing, index))
     }
 
+    /// What S3 has as file `key`, for somebody who asks for many: a listing of its directory answers
+    /// for all of them. Where it takes longer than `patience`, the name is asked for alone. `None`
+    /// if there is no such file.
+    pub(crate) async fn file(
+        self: &Arc<Self>,
+        client: &Client,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Option<Arc<FileFacts>>, NamespaceError> {
+        let (prefix, name) = key.split_at(key.rfind('/').map_or(0, |slash| slash + 1));
+        let prefix: Arc<str> = prefix.into();
+        let known = lock(&self.tree).fresh_listing(&prefix, Instant::now());
+        let listing = match known {
+            Some(listing) => Some(Ok(listing)),
+            // Whoever came before has waited long enough.
+            None if lock(&self.tree).is_slow(&prefix) => None,
+            None => tokio::time::timeout(patience, self.list_anew(client, &prefix)).await.ok(),
+        };
+        match listing {
+            Some(Ok(listing)) => Ok(match listing.get(name) {
+                Some(Child::File(facts)) => Some(Arc::clone(facts)),
+                Some(Child::Directory) | None => None,
+            }),
+            Some(Err(NamespaceError::S3(error))) => Err(NamespaceError::S3(error)),
+            other => {
+                if other.is_none() {
+                    lock(&self.tree).note_slow(&prefix);
+                    // It goes on, and answers for those who come later.
+                    drop(self.join_flight(client, &prefix));
+                }
+                match client.head(key, Importance::Prefetch).await {
+                    Ok(object) => Ok(Some(Arc::new(FileFacts::from(&object)))),
+                    Err(S3Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        }
+    }
+
     /// The inode number a listed child has or would get; for READDIR.
     pub(crate) fn ino_of(&self, prefix: &str, name: &str, child: &Child) -> u64 {
         lock(&self.tree).ino_of(prefix, name, child)

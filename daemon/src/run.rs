@@ -207,6 +207,7 @@ fn mount_all(
         cores: &daemon.cores,
         fuse: &settings.fuse,
         read_ahead: &settings.read_ahead,
+        plans: &settings.plans,
         arena_bytes: u64::try_from(daemon.limits.arena_bytes).unwrap_or(u64::MAX),
         passthrough: wiring::passthrough(&settings),
         metadata_bytes: daemon.limits.namespace_bytes / settings.mounts.len().max(1) as u64,

@@ -7,8 +7,8 @@ use tenderfs_fuse::{MountOptions, ReadDirPlus, TransportKind, Wish};
 use tenderfs_s3client::{BucketConfig, CredentialSource, Deadlines, RetryPolicy};
 
 use crate::config::{
-    Access, Addressing, FuseSettings, Limits, MountSettings, Policy, ReadAheadSettings, S3Settings,
-    Settings, Transport, Verify,
+    Access, Addressing, FuseSettings, Limits, MountSettings, PlanSettings, Policy,
+    ReadAheadSettings, S3Settings, Settings, Transport, Verify,
 };
 use crate::engine::Window;
 
@@ -109,6 +109,12 @@ pub(crate) fn window(settings: &ReadAheadSettings, arena_bytes: u64) -> Option<W
         budget_blocks: u32::try_from(budget).unwrap_or(u32::MAX),
         lookahead_files: settings.lookahead_files,
     })
+}
+
+/// Bytes that plans may have fetched before they are read.
+pub(crate) fn plan_window_bytes(settings: &PlanSettings, arena_bytes: u64) -> u64 {
+    let most = arena_bytes / 3;
+    settings.window_bytes.map_or(most, |bytes| bytes.min(most))
 }
 
 /// What the cache is told.

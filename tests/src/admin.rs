@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
@@ -66,6 +66,12 @@ impl Admin {
         self.send(Method::POST, path, Some(body))
     }
 
+    /// POST `text` to `path` as it is.
+    #[track_caller]
+    pub fn post_text(&self, path: &str, text: String) -> Answer {
+        self.ask(path, self.client.post(format!("http://localhost{path}")).body(text))
+    }
+
     /// DELETE `path`.
     #[track_caller]
     pub fn delete(&self, path: &str) -> Answer {
@@ -91,6 +97,11 @@ impl Admin {
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.ask(path, request)
+    }
+
+    #[track_caller]
+    fn ask(&self, path: &str, request: RequestBuilder) -> Answer {
         let answer = self.runtime.block_on(async {
             let response = request.send().await?;
             let status = response.status().as_u16();

@@ -9,7 +9,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tenderfs_daemon::admin::model::{
-    Mount, MountState, Refusal, Status, VerifyReport, WarmCreated, WarmJob, WarmRequest,
+    Mount, MountState, PlanAccepted, PlanJob, Refusal, Status, VerifyReport, WarmCreated, WarmJob,
+    WarmRequest,
 };
 use tenderfs_daemon::config::{Machine, admin_sockets, process_environment};
 
@@ -17,6 +18,9 @@ use crate::error::innermost;
 
 /// How long a daemon may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to read a plan of millions of lines.
+const POST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Why a daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,12 @@ pub enum AdminError {
     WhichDaemon {
         /// Their sockets.
         sockets: String,
+    },
+    /// The daemon has several mounts, and nobody said which one is meant.
+    #[error("the daemon has several mounts: name the one you mean with --mount: {mounts}")]
+    WhichMount {
+        /// Every mount point that is served.
+        mounts: String,
     },
     /// No daemon serves the path.
     #[error("no daemon serves {path}; the mounts are: {mounts}", path = path.display())]
@@ -141,6 +151,36 @@ impl AdminClient {
         self.ask(self.request(Method::DELETE, "v1/cache/verify")).await
     }
 
+    /// Posts the plan `text` to the mount at `mountpoint`; `query` says of which epoch and rank.
+    pub async fn post_plan(
+        &self,
+        (job, mountpoint): (&str, &str),
+        query: &[(&str, u64)],
+        text: Vec<u8>,
+    ) -> Result<PlanAccepted, AdminError> {
+        let query = query.iter().map(|(name, value)| format!("&{name}={value}"));
+        let route = format!("v1/jobs/{}/plans?{}", segment(job), on(mountpoint));
+        let route = query.fold(route, |route, part| route + &part);
+        self.ask(self.request(Method::POST, &route).timeout(POST_TIMEOUT).body(text)).await
+    }
+
+    /// Every job with plans on the mount at `mountpoint`.
+    pub async fn plan_jobs(&self, mountpoint: &str) -> Result<Vec<PlanJob>, AdminError> {
+        self.ask(self.request(Method::GET, &format!("v1/jobs?{}", on(mountpoint)))).await
+    }
+
+    /// One job with plans on the mount at `mountpoint`.
+    pub async fn plan_job(&self, job: &str, mountpoint: &str) -> Result<PlanJob, AdminError> {
+        let route = format!("v1/jobs/{}/status?{}", segment(job), on(mountpoint));
+        self.ask(self.request(Method::GET, &route)).await
+    }
+
+    /// Has the plans of a job forgotten.
+    pub async fn cancel_plans(&self, job: &str, mountpoint: &str) -> Result<PlanJob, AdminError> {
+        let route = format!("v1/jobs/{}?{}", segment(job), on(mountpoint));
+        self.ask(self.request(Method::DELETE, &route)).await
+    }
+
     fn request(&self, method: Method, route: &str) -> RequestBuilder {
         // The host is not looked up: the connection is the socket.
         self.http.request(method, format!("http://tenderfs/{route}"))
@@ -165,6 +205,16 @@ impl AdminClient {
     fn answer(&self, what: String) -> AdminError {
         AdminError::Answer { socket: self.socket.clone(), what }
     }
+}
+
+/// A name as one part of a path.
+fn segment(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect()
+}
+
+/// The part of a query that names a mount.
+fn on(mountpoint: &str) -> String {
+    format!("mount={}", segment(mountpoint))
 }
 
 /// Every daemon of this user that answers, with its status; at least one.
@@ -219,6 +269,32 @@ pub async fn find(path: &Path, socket: Option<&Path>) -> Result<AdminClient, Adm
                 .collect::<Vec<_>>()
                 .join(", "),
         }),
+    }
+}
+
+/// The daemon that serves `path`, and the mount point above it; if there is no path, the only daemon
+/// and its only mount.
+pub async fn find_mount(
+    path: Option<&Path>,
+    socket: Option<&Path>,
+) -> Result<(AdminClient, String), AdminError> {
+    let client = match path {
+        Some(path) => find(path, socket).await?,
+        None => only(socket).await?,
+    };
+    let mounts = client.status().await?.mounts;
+    let place = match path {
+        Some(path) => nearest(mounts.iter().enumerate(), path),
+        None if mounts.len() == 1 => Some(0),
+        None => None,
+    };
+    let names = || mounts.iter().map(|mount| mount.mountpoint.as_str()).collect::<Vec<_>>();
+    match (place, path) {
+        (Some(place), _) => Ok((client, mounts[place].mountpoint.clone())),
+        (None, Some(path)) => {
+            Err(AdminError::NotServed { path: path.to_path_buf(), mounts: names().join(", ") })
+        }
+        (None, None) => Err(AdminError::WhichMount { mounts: names().join(", ") }),
     }
 }
 

@@ -42,6 +42,12 @@ pub enum Command {
         #[command(subcommand)]
         command: CacheCommand,
     },
+    /// Tell what a job will read, and in which order, so that it is fetched before
+    Plan {
+        /// What to do.
+        #[command(subcommand)]
+        command: PlanCommand,
+    },
     /// Run an S3 server with latency, bandwidth and faults to order
     Lab(LabArgs),
     /// Show it all: an S3 server, a data set, a mount, cold and warm epochs, a table, clean-up
@@ -180,6 +186,73 @@ pub struct WarmArgs {
     /// Print the job's last state as JSON, and no progress
     #[arg(long)]
     pub json: bool,
+    /// Which daemon.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// The deeds of `plan`.
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Post the order of reads of one epoch and rank
+    Post(PlanPostArgs),
+    /// How far jobs are with their plans, and how often they waited
+    Status {
+        /// The job; every job unless given.
+        job: Option<String>,
+        /// Which mount.
+        #[command(flatten)]
+        mount: WhichMount,
+        /// Print what the admin API says (/v1/jobs)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a job and its plans; what it reads is read as ever
+    Cancel {
+        /// The job.
+        job: String,
+        /// Which mount.
+        #[command(flatten)]
+        mount: WhichMount,
+    },
+}
+
+/// Arguments of `plan post`.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_HELP)]
+pub struct PlanPostArgs {
+    /// Name of the job: A-Z, a-z, 0-9, `.`, `_` and `-`
+    pub job: String,
+    /// File with a line for each read, in their order; `-` is standard input
+    pub file: PathBuf,
+    /// The epoch whose reads these are
+    #[arg(long, default_value_t = 0)]
+    pub epoch: u64,
+    /// The rank whose reads these are
+    #[arg(long, default_value_t = 0)]
+    pub rank: u32,
+    /// How many ranks the job has
+    #[arg(long, default_value_t = 1)]
+    pub world: u32,
+    /// Which mount.
+    #[command(flatten)]
+    pub mount: WhichMount,
+    /// Print what the admin API says
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PLAN_HELP: &str = "\
+A line is a path, relative to the mount or absolute below it; for a part of a file a tab, the offset, a tab and the \
+length follow. A plan is advice: reading something else is no error. It takes the place of one posted before for the \
+same epoch and rank; the plan of the next epoch can be posted before this one ends.";
+
+/// Which mount is meant.
+#[derive(Debug, Args)]
+pub struct WhichMount {
+    /// A path in the mount, if there are several
+    #[arg(long, value_name = "PATH")]
+    pub mount: Option<PathBuf>,
     /// Which daemon.
     #[command(flatten)]
     pub socket: SocketArgs,

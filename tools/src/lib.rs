@@ -21,6 +21,7 @@ pub mod interrupt;
 pub mod lab_command;
 pub mod mount;
 pub mod papers;
+pub mod plan;
 pub mod status;
 pub mod umount;
 pub mod warm;
@@ -75,6 +76,7 @@ fn command(command: Command) -> Result<(), ToolError> {
         Command::Status(args) => block_on(status::main(&args)),
         Command::Warm(args) => block_on(warm::main(&args)),
         Command::Cache { command } => block_on(cache::main(&command)),
+        Command::Plan { command } => block_on(plan::main(&command)),
         Command::Lab(args) => block_on(lab_command::main(&args)),
         Command::Completions { shell } => papers::completions(shell),
         Command::Man { dir } => papers::man(dir.as_deref()),

@@ -12,6 +12,7 @@ use super::{Backend, WarmFacts, model};
 use crate::config::{Limits, Settings};
 use crate::metrics::{self, MountCounts, Process, Sources};
 use crate::mount;
+use crate::plans::PlanPlace;
 use crate::run::{Daemon, DaemonState};
 use crate::scrub::Scrub;
 use crate::warm::{CoreStore, JobLimits, Place};
@@ -74,6 +75,15 @@ impl Backend for Daemon {
                 has_disk,
                 self.cores.clone(),
             )),
+        };
+        self.mounts().iter().map(place).collect()
+    }
+
+    fn plan_places(&self) -> Vec<PlanPlace> {
+        let place = |mount: &Arc<mount::Mount>| PlanPlace {
+            name: mount.settings.name.clone(),
+            mountpoint: mount.settings.mountpoint.clone(),
+            plans: Arc::clone(&mount.plans),
         };
         self.mounts().iter().map(place).collect()
     }
@@ -183,6 +193,7 @@ fn counts(mount: &mount::Mount) -> MountCounts<'_> {
         kernel: mount.fuse_counters(),
         s3: mount.bucket.counters(),
         mount: &mount.counters,
+        plans: &mount.plans,
         namespace: &mount.namespace.counters,
     }
 }

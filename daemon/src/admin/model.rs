@@ -395,3 +395,60 @@ pub struct Refusal {
     /// What to do.
     pub hint: String,
 }
+
+/// A plan that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanAccepted {
+    /// Name of the job.
+    pub job: String,
+    /// The epoch it is for.
+    pub epoch: u64,
+    /// The rank whose reads these are.
+    pub rank: u32,
+    /// Entries it has.
+    pub entries: u64,
+    /// Files that they are of.
+    pub files: u64,
+    /// Whether it took the place of one posted before for the same epoch and rank.
+    pub replaced: bool,
+}
+
+/// A job with plans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanJob {
+    /// Its name.
+    pub job: String,
+    /// How many ranks it says it has.
+    pub world: u32,
+    /// Its plans.
+    pub epochs: Vec<PlanEpoch>,
+    /// Reads of planned files that had to wait.
+    pub stalls: u64,
+    /// How long they waited, added up over all readers.
+    pub stalled_seconds: f64,
+    /// When it is forgotten if nothing is heard of it.
+    pub lease_left_seconds: f64,
+}
+
+/// One plan, and how far its reader is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanEpoch {
+    /// The epoch.
+    pub epoch: u64,
+    /// The rank.
+    pub rank: u32,
+    /// Entries it has.
+    pub entries: u64,
+    /// Entries that were read.
+    pub used: u64,
+    /// Entries that were fetched, or are being fetched.
+    pub taken: u64,
+    /// Entries whose file does not exist.
+    pub missing: u64,
+    /// Whether every entry was read or given up.
+    pub over: bool,
+    /// Bytes that are fetched, or being fetched, for entries that were not read yet.
+    pub held_bytes: u64,
+    /// Of these, what is there.
+    pub ready_bytes: u64,
+}

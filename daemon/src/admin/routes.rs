@@ -1,5 +1,7 @@
 //! The routes: each a straight line from a request to what the daemon says.
 
+mod plans;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,7 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(warm_create, warm_list))
         .routes(routes!(warm_get, warm_cancel))
         .routes(routes!(warm_events))
+        .merge(plans::described())
         .routes(routes!(openapi))
         .routes(routes!(metrics))
         .routes(routes!(healthz))

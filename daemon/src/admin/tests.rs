@@ -3,6 +3,7 @@
 use super::model::{State, WarmRequest, WarmState};
 use super::*;
 use crate::config::DaemonSettings;
+use crate::plans::Plans;
 use crate::warm::tests::{FakeStore, place_of};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ struct Example {
     state: Mutex<State>,
     store: Arc<FakeStore>,
     scrub: Arc<Scrub>,
+    plans: Arc<Plans>,
 }
 
 impl Backend for Example {
@@ -39,6 +41,11 @@ impl Backend for Example {
 
     fn warm_places(&self) -> Vec<Place> {
         vec![place_of("data", "/mnt/data", "", Arc::clone(&self.store))]
+    }
+
+    fn plan_places(&self) -> Vec<PlanPlace> {
+        let plans = Arc::clone(&self.plans);
+        vec![PlanPlace { name: "data".into(), mountpoint: "/mnt/data".into(), plans }]
     }
 
     fn warm_limits(&self) -> JobLimits {
@@ -160,8 +167,14 @@ fn serving<F: Future<Output = ()>>(test: impl FnOnce(Arc<Served>) -> F) {
         let bound = bind(&settings(&dir.path().join("run/admin.sock"))).unwrap();
         let files = [("train/a", 10), ("train/b", 20), ("c", 5)];
         let store = Arc::new(FakeStore::with(&files));
-        let backend =
-            Arc::new(Example { state: Mutex::new(State::Ready), store, scrub: Arc::default() });
+        let plans = Plans::new("/mnt/data".into(), String::new(), 1, Duration::from_mins(1));
+        let plans = Arc::new(plans);
+        let backend = Arc::new(Example {
+            state: Mutex::new(State::Ready),
+            store,
+            scrub: Arc::default(),
+            plans,
+        });
         let port = bound.metrics_address().unwrap();
         let shared =
             Shared { backend: Arc::clone(&backend) as Arc<dyn Backend>, jobs: Arc::default() };
@@ -256,7 +269,7 @@ fn every_described_route_is_served_and_answers_as_described() {
                 fits(&json, &content["schema"], &document, path);
             }
         }
-        assert_eq!(operations, 15);
+        assert_eq!(operations, 19);
     });
 }
 
@@ -277,6 +290,14 @@ fn what_is_not_described_is_refused_in_one_voice() {
             ("POST", "/v1/warm", Some(json!({"url": "http://x"})), 422),
             ("POST", "/v1/warm", Some(json!({"workers": 0})), 400),
             ("POST", "/v1/warm", Some(json!({"path": "x".repeat(70_000)})), 413),
+            ("GET", "/v1/jobs?mount=x", None, 404),
+            ("GET", "/v1/jobs?mont=data", None, 400),
+            ("GET", "/v1/jobs/x/status", None, 404),
+            ("DELETE", "/v1/jobs/x", None, 404),
+            ("POST", "/v1/jobs/.x/plans", Some(json!("a")), 400),
+            ("POST", "/v1/jobs/x/plans?rank=1", Some(json!("a")), 400),
+            ("POST", "/v1/jobs/x/plans?epoch=-1", Some(json!("a")), 400),
+            ("POST", "/v1/jobs/x/plans", Some(json!("a//b")), 400),
         ] {
             let (status, refusal) = served.json(method, path, body.as_ref()).await;
             assert_eq!(status, expected, "{method} {path}: {refusal}");

@@ -243,12 +243,13 @@ fn unknown(origin: Origin, name: &str) -> ConfigError {
 }
 
 fn unknown_section(origin: Origin, section: &str) -> ConfigError {
-    const SECTIONS: [&str; 10] = [
+    const SECTIONS: [&str; 11] = [
         "daemon",
         "log",
         "memory",
         "cache",
         "read_ahead",
+        "plans",
         "s3",
         "fuse",
         "warm",

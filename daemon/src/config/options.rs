@@ -219,6 +219,16 @@ pub(super) const OPTIONS: &[Spec] = &[
         Kind::Bytes,
         "Most predicted bytes being fetched at once; what would exceed it is skipped, never waited for.",
     ),
+    row(
+        "plans.window",
+        Kind::BytesOrAuto,
+        "Most bytes that are fetched for the plans of jobs and not read yet. `auto`: a third of the memory for blocks.",
+    ),
+    row(
+        "plans.lease",
+        Kind::Duration,
+        "When the plans of a job are forgotten of which nothing is read and nothing heard.",
+    ),
     row("s3.connect_timeout", Kind::Duration, "Time to connect to S3, TLS included."),
     row(
         "s3.first_byte_timeout",

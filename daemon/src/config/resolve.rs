@@ -14,8 +14,8 @@ use super::machine::Machine;
 use super::options::{Kind, find};
 use super::settings::{
     Access, Addressing, CacheSettings, CoreCount, DaemonSettings, FuseSettings, LogFormat,
-    LogSettings, MemorySettings, MountSettings, Policy, ReadAheadSettings, S3Settings,
-    ScrubSettings, Settings, Transport, Verify, WarmSettings,
+    LogSettings, MemorySettings, MountSettings, PlanSettings, Policy, ReadAheadSettings,
+    S3Settings, ScrubSettings, Settings, Transport, Verify, WarmSettings,
 };
 use super::source::{Source, normalise_prefix};
 use super::units::{parse_bytes, parse_duration, parse_flag, parse_mode};
@@ -46,6 +46,7 @@ pub(super) fn resolve(
         memory: memory(&reader, machine)?,
         cache: cache(&reader, machine, name.as_deref())?,
         read_ahead: read_ahead(&reader)?,
+        plans: plans(&reader)?,
         s3: s3(&reader)?,
         fuse: fuse(&reader)?,
         warm: WarmSettings { workers: reader.count("warm.workers")? },
@@ -155,6 +156,14 @@ fn read_ahead(reader: &Reader<'_>) -> Result<ReadAheadSettings, ConfigError> {
         lookahead_files: reader.count("read_ahead.lookahead")?,
         in_flight_bytes: reader.bytes("read_ahead.in_flight")?,
     })
+}
+
+fn plans(reader: &Reader<'_>) -> Result<PlanSettings, ConfigError> {
+    let window_bytes = match reader.text("plans.window")? {
+        "auto" => None,
+        _ => Some(reader.bytes("plans.window")?),
+    };
+    Ok(PlanSettings { window_bytes, lease: reader.duration("plans.lease")? })
 }
 
 fn s3(reader: &Reader<'_>) -> Result<S3Settings, ConfigError> {

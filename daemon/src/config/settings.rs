@@ -20,6 +20,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// `[read_ahead]`
     pub read_ahead: ReadAheadSettings,
+    /// `[plans]`
+    pub plans: PlanSettings,
     /// `[s3]`
     pub s3: S3Settings,
     /// `[fuse]`
@@ -129,6 +131,15 @@ pub struct ScrubSettings {
     pub period: Duration,
     /// Most bytes read a second.
     pub rate_bytes_per_s: NonZeroU64,
+}
+
+/// `[plans]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanSettings {
+    /// Most bytes fetched and not read yet; `None`: what the memory allows.
+    pub window_bytes: Option<u64>,
+    /// When a job is forgotten of which nothing is heard.
+    pub lease: Duration,
 }
 
 /// `[read_ahead]`
@@ -314,6 +325,7 @@ fn sections(a: &Settings, b: &Settings) -> Vec<&'static str> {
         ("memory", a.memory != b.memory),
         ("cache", a.cache != b.cache),
         ("read_ahead", a.read_ahead != b.read_ahead),
+        ("plans", a.plans != b.plans),
         ("s3", a.s3 != b.s3),
         ("fuse", a.fuse != b.fuse),
         ("warm", a.warm != b.warm),

@@ -10,15 +10,20 @@ use super::directory_ahead::{FILE_BLOCKS, Opened};
 use super::handles::OpenFile;
 use super::read_ahead::Pattern;
 use crate::namespace::Child;
+use crate::plans::Use;
 
 impl Server {
     /// Queues what the read-ahead of the handle wants.
     pub(super) fn fetch_ahead(&self, file: &OpenFile, range: ByteRange, waited: bool) {
+        let file_bytes = file.object.size_bytes();
+        if self.mount.plans.is_active() {
+            let key = &file.object.version().key;
+            self.mount.plans.observe(key, Use::Read(range, file_bytes));
+        }
         let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
         if waited && range.start() == 0 {
             self.mount.directory_ahead.look_again();
         }
-        let file_bytes = file.object.size_bytes();
         let (ahead, pattern) = {
             let mut read_ahead = file.read_ahead();
             let room_blocks = || self.core.cache.prefetch_room_blocks();
@@ -40,7 +45,8 @@ impl Server {
     /// is read in order. Only a directory whose listing is at hand is looked at.
     pub(super) fn fetch_siblings(&self, key: &str, object: &Arc<Object>) {
         let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
-        if window.lookahead_files == 0 {
+        // A plan knows better.
+        if window.lookahead_files == 0 || self.mount.plans.is_active() {
             return;
         }
         if !self.mount.directory_ahead.is_looking() {

@@ -1,6 +1,7 @@
 //! The table is whole, and what is rendered is what Prometheus reads.
 
 use super::*;
+use crate::plans::Plans;
 use crate::warm::WarmCounters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,11 +16,13 @@ struct Counts {
     opens: PassthroughCounters,
     namespace: namespace::Counters,
     warm: WarmCounters,
+    plans: Plans,
 }
 
 impl Counts {
     fn mount<'a>(&'a self, name: &'a str) -> MountCounts<'a> {
         MountCounts {
+            plans: &self.plans,
             name,
             served: true,
             files_open: 3,

@@ -11,7 +11,7 @@
 //!   given only what is left of it.
 //! - Inode numbers are hashes of what they name, so that a later daemon can give the same ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -142,6 +142,8 @@ pub(crate) struct Tree {
     listed_entries: usize,
     points: HashMap<Box<str>, Point>,
     asks: HashMap<Arc<str>, u32>,
+    /// Directories whose listing took longer than somebody would wait.
+    slow: HashSet<Arc<str>>,
     uses: u64,
 }
 
@@ -159,6 +161,7 @@ impl Tree {
             listed_entries: 0,
             points: HashMap::new(),
             asks: HashMap::new(),
+            slow: HashSet::new(),
             uses: 0,
         }
     }
@@ -240,6 +243,16 @@ impl Tree {
         *asks == ASKS_BEFORE_LISTING
     }
 
+    /// Somebody has waited long enough for the listing of `prefix`.
+    pub(crate) fn note_slow(&mut self, prefix: &Arc<str>) {
+        self.slow.insert(Arc::clone(prefix));
+    }
+
+    /// Whether somebody has, and it has not ended since.
+    pub(crate) fn is_slow(&self, prefix: &str) -> bool {
+        self.slow.contains(prefix)
+    }
+
     /// Remembers what S3 said of one name, asked at `asked_at`.
     pub(crate) fn learn(
         &mut self,
@@ -252,6 +265,7 @@ impl Tree {
         if self.points.len() >= self.entries_max / 4 {
             self.points.clear();
             self.asks.clear();
+            self.slow.clear();
         }
         let point = Point { answer: Answer::Asked(child), at: asked_at };
         self.points.insert(path_of(prefix, name).into_boxed_str(), point);
@@ -269,6 +283,7 @@ impl Tree {
     /// A finished listing of `prefix`, kept for later lookups within the bound.
     pub(crate) fn keep_listing(&mut self, prefix: &Arc<str>, listing: &Arc<Listing>) {
         self.drop_listing(prefix);
+        self.slow.remove(prefix);
         self.uses += 1;
         self.listed_entries += listing.entries().len() + 1;
         let cached = CachedListing { listing: Arc::clone(listing), used: self.uses };

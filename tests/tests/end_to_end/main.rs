@@ -18,6 +18,7 @@ mod keeping;
 mod kills;
 mod memory;
 mod passthrough;
+mod plans;
 mod read_ahead;
 mod requests;
 mod rings;

@@ -49,6 +49,59 @@ pub(super) const ROWS: &[Row] = &[
             }
         },
     ),
+    counter(
+        "tenderfs_plan_entries_total",
+        &["mount", "kind"],
+        "Entries of jobs' plans: `taken` to be fetched, `used` by a reader, `missing` because there is no such file.",
+        |from, to| {
+            for mount in &from.mounts {
+                let counters = &mount.plans.counters;
+                to.value(&[mount.name, "taken"], counters.taken.get());
+                to.value(&[mount.name, "used"], counters.used.get());
+                to.value(&[mount.name, "missing"], counters.missing.get());
+            }
+        },
+    ),
+    counter("tenderfs_plans_total", &["mount"], "Plans that jobs have posted.", |from, to| {
+        for mount in &from.mounts {
+            to.value(&[mount.name], mount.plans.counters.posted.get());
+        }
+    }),
+    counter(
+        "tenderfs_plan_jobs_expired_total",
+        &["mount"],
+        "Jobs whose plans were forgotten because nothing was heard of them for `plans.lease`.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.plans.counters.expired.get());
+            }
+        },
+    ),
+    gauge("tenderfs_plan_jobs", &["mount"], "Jobs that have plans.", |from, to| {
+        for mount in &from.mounts {
+            to.value(&[mount.name], mount.plans.sizes().jobs);
+        }
+    }),
+    gauge(
+        "tenderfs_plan_held_bytes",
+        &["mount"],
+        "Bytes that are fetched, or being fetched, for planned reads to come.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.plans.sizes().held_bytes);
+            }
+        },
+    ),
+    gauge(
+        "tenderfs_plan_memory_bytes",
+        &["mount"],
+        "Memory that the plans themselves take.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name], mount.plans.sizes().memory_bytes);
+            }
+        },
+    ),
     counter("tenderfs_served_bytes_total", &["mount"], "Bytes handed to readers.", |from, to| {
         for mount in &from.mounts {
             to.value(&[mount.name], mount.kernel.data_bytes.get());

@@ -1,0 +1,111 @@
+//! Fetches what the plans of a mount name, on one core; several of these share the work.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tenderfs_cache::{BLOCK_BYTES, BlockRun, Class, Object, PrefetchOutcome};
+use tracing::debug;
+
+use super::entries::Span;
+use super::stream::ENTRY_BLOCKS_MAX;
+use super::{Plans, Ticket};
+use crate::cores::Core;
+use crate::mount::Mount;
+use crate::origin::Origin;
+
+/// Entries that one core looks up at once: names that no listing covers take a request each.
+const LOOKING_UP: usize = 8;
+
+/// How often an entry that found no room is tried again.
+const ROOM_WAIT: Duration = Duration::from_millis(2);
+
+/// How often it is looked whether a lease is over.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long an entry waits for the listing of its directory before its name is asked for alone.
+const LISTING_WAIT: Duration = Duration::from_millis(250);
+
+/// Fetches until it is dropped.
+pub(crate) async fn run(core: Rc<Core>, mount: Arc<Mount>) {
+    let pump = Pump { origin: core.origin(&mount), core, mount };
+    futures_util::future::join_all((0..LOOKING_UP).map(|_| pump.take_in_turn())).await;
+}
+
+struct Pump {
+    core: Rc<Core>,
+    mount: Arc<Mount>,
+    origin: Origin,
+}
+
+impl Pump {
+    fn plans(&self) -> &Plans {
+        &self.mount.plans
+    }
+
+    async fn take_in_turn(&self) {
+        loop {
+            let changed = self.plans().changed.notified();
+            if let Some(ticket) = self.plans().take() {
+                self.fetch(&ticket).await;
+                continue;
+            }
+            if self.plans().is_active() {
+                if tokio::time::timeout(LEASE_WAIT, changed).await.is_err() {
+                    self.plans().expire(Instant::now());
+                }
+            } else {
+                changed.await;
+            }
+        }
+    }
+
+    async fn fetch(&self, ticket: &Ticket) {
+        let namespace = &self.mount.namespace;
+        let found = namespace.file(self.origin.client(), &ticket.key, LISTING_WAIT).await;
+        let facts = match found {
+            Ok(Some(facts)) => facts,
+            Ok(None) => return self.plans().is_missing(ticket),
+            Err(error) => {
+                // Its reader will ask again, and hear of it.
+                debug!(key = %ticket.key, %error, "a planned file could not be looked up");
+                return self.plans().give_up(ticket);
+            }
+        };
+        let key = Arc::clone(&ticket.key);
+        let object = self.core.version(&self.mount, key, &facts.etag, facts.size_bytes);
+        let lacking: Vec<u32> =
+            blocks_of(ticket.span, &object).filter(|block| !object.has_block(*block)).collect();
+        let bytes = lacking.iter().map(|block| block_bytes(&object, *block)).sum();
+        self.plans().hold(ticket, bytes, &object);
+        for block in lacking {
+            let Some(run) = BlockRun::new(block..block + 1) else { continue };
+            while self.core.cache.prefetch(&self.origin, &object, run, Class::Directory)
+                == PrefetchOutcome::Refused
+            {
+                tokio::time::sleep(ROOM_WAIT).await;
+                if !self.plans().is_wanted(ticket) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The blocks to fetch for an entry.
+fn blocks_of(span: Span, object: &Object) -> std::ops::Range<u32> {
+    let wanted = match span {
+        Span::Whole => 0..object.size_bytes(),
+        Span::Part(range) => range.start()..range.end().min(object.size_bytes()),
+    };
+    if wanted.is_empty() {
+        return 0..0;
+    }
+    let first = u32::try_from(wanted.start / BLOCK_BYTES).unwrap_or(u32::MAX);
+    let end = u32::try_from(wanted.end.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
+    first..end.min(first.saturating_add(ENTRY_BLOCKS_MAX))
+}
+
+fn block_bytes(object: &Object, block: u32) -> u64 {
+    BLOCK_BYTES.min(object.size_bytes() - u64::from(block) * BLOCK_BYTES)
+}

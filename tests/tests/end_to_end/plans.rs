@@ -1,0 +1,154 @@
+//! Jobs say what they will read, and find it fetched.
+
+use std::fmt::Write;
+use std::fs;
+
+use serde_json::Value;
+use tenderfs_lab::{Entry, Operation};
+use tenderfs_tests::{File, Stage, eventually};
+
+use super::{KIB, LIMIT, check_all_in_parallel, check_md5};
+
+const FILE_BYTES: u64 = 64 * KIB;
+
+/// A stage with small files in another order than that of their names, served.
+fn stage_with(files: u64, set: impl FnOnce(&mut Stage)) -> Option<(Stage, Vec<File>)> {
+    let mut stage = Stage::new()?;
+    set(&mut stage);
+    let files =
+        stage.fill((0..files).map(|n| (format!("set/{:03}.jpg", n * 7 % files), FILE_BYTES)));
+    stage.start();
+    Some((stage, files))
+}
+
+fn lines(files: &[File]) -> String {
+    files.iter().fold(String::new(), |mut text, file| {
+        writeln!(text, "{}", file.key).unwrap();
+        text
+    })
+}
+
+#[track_caller]
+fn post(stage: &Stage, query: &str, text: String) -> Value {
+    let answer = stage.admin().post_text(&format!("/v1/jobs/train/plans{query}"), text);
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    answer.json()
+}
+
+fn gets(stage: &Stage) -> Vec<Entry> {
+    let mut entries = stage.lab().ledger().entries();
+    entries.retain(|entry| entry.operation == Operation::Get);
+    entries
+}
+
+/// Waits until S3 was asked for so many objects, and is asked for no more.
+#[track_caller]
+fn wait_for_gets(stage: &Stage, count: usize) {
+    eventually(LIMIT, "the planned GETs", || (gets(stage).len() >= count).then_some(()));
+    assert!(stage.lab().ledger().wait_idle(LIMIT));
+    assert_eq!(gets(stage).len(), count);
+}
+
+#[test]
+fn a_planned_file_is_fetched_once_before_it_is_opened_and_in_the_order_of_the_plan() {
+    let window = |stage: &mut Stage| {
+        stage.set("plans.window", "1MiB");
+    };
+    let Some((stage, files)) = stage_with(100, window) else { return };
+    let accepted = post(&stage, "?epoch=3", lines(&files));
+    assert_eq!((&accepted["entries"], &accepted["replaced"]), (&100.into(), &false.into()));
+    let taken = || stage.admin().get("/v1/jobs/train/status").json()["epochs"][0]["taken"].as_u64();
+    // Entries are taken before their size is known, so a few more than fit.
+    let ahead = eventually(LIMIT, "a full window", || {
+        let ahead = gets(&stage).len();
+        (ahead >= 16 && taken() == Some(ahead as u64)).then_some(ahead)
+    });
+    assert!((16..40).contains(&ahead), "{ahead} files of 64 KiB for a window of 1 MiB");
+    let mut fetched: Vec<_> = gets(&stage).iter().map(|entry| entry.key.to_string()).collect();
+    let mut planned: Vec<_> = files[..ahead].iter().map(|file| file.key.clone()).collect();
+    fetched.sort_unstable();
+    planned.sort_unstable();
+    assert_eq!(fetched, planned, "the first of the plan, and no others");
+    for file in &files {
+        check_md5(&stage.path(&file.key), file);
+    }
+    assert!(stage.lab().ledger().wait_idle(LIMIT));
+    assert_eq!(gets(&stage).len(), files.len());
+    assert_eq!(stage.lab().ledger().body_bytes(), 100 * FILE_BYTES, "each byte once");
+    // That of `set`, which might have been an object.
+    assert!(stage.lab().ledger().count(Operation::Head) <= 1, "one listing names them all");
+    let status = stage.admin().get("/v1/jobs/train/status").json();
+    let epoch = &status["epochs"][0];
+    assert_eq!(
+        (&epoch["epoch"], &epoch["used"], &epoch["missing"]),
+        (&3.into(), &100.into(), &0.into())
+    );
+}
+
+#[test]
+fn workers_of_a_job_that_take_turns_find_every_file_fetched_once() {
+    let Some((stage, files)) = stage_with(120, |_| {}) else { return };
+    post(&stage, "", lines(&files));
+    check_all_in_parallel(&stage, &files, 4);
+    post(&stage, "?epoch=1", lines(&files));
+    check_all_in_parallel(&stage, &files, 4);
+    wait_for_gets(&stage, files.len());
+}
+
+#[test]
+fn files_that_are_planned_and_do_not_exist_cost_nothing_but_a_warning() {
+    let Some((stage, files)) = stage_with(20, |_| {}) else { return };
+    let text = format!("set/none.jpg\n{}nowhere/none.jpg\nset/none.jpg\n", lines(&files));
+    post(&stage, "", text);
+    wait_for_gets(&stage, files.len());
+    let missing = || {
+        let status = stage.admin().get("/v1/jobs/train/status").json();
+        (status["epochs"][0]["missing"] == 3).then_some(())
+    };
+    eventually(LIMIT, "three missing files", missing);
+    assert!(stage.log_line("a plan names a file that does not exist"));
+    assert!(fs::metadata(stage.path("set/none.jpg")).is_err());
+    check_all_in_parallel(&stage, &files, 4);
+    wait_for_gets(&stage, files.len());
+}
+
+#[test]
+fn a_job_that_is_gone_is_forgotten_and_its_files_are_read_as_ever() {
+    let lease = |stage: &mut Stage| {
+        stage.set("plans.lease", "1s").set("plans.window", "256KiB");
+    };
+    let Some((stage, files)) = stage_with(40, lease) else { return };
+    post(&stage, "?rank=1&world=2", lines(&files));
+    let expired = || stage.admin().metric("tenderfs_plan_jobs_expired_total", &[]) > 0.5;
+    eventually(LIMIT, "the end of the lease", || expired().then_some(()));
+    assert_eq!(stage.admin().get("/v1/jobs/train/status").status, 404);
+    assert!(gets(&stage).len() < files.len());
+    check_all_in_parallel(&stage, &files, 4);
+    wait_for_gets(&stage, files.len());
+}
+
+#[test]
+fn a_bad_line_is_named_and_nothing_of_its_plan_is_fetched() {
+    let Some((stage, files)) = stage_with(5, |_| {}) else { return };
+    let text = format!("{}../etc/passwd\n", lines(&files));
+    let answer = stage.admin().post_text("/v1/jobs/train/plans", text);
+    assert_eq!(answer.status, 400);
+    let error = answer.json()["error"].to_string();
+    assert!(error.contains("line 6") && error.contains("../etc/passwd"), "{error}");
+    assert_eq!(stage.admin().get("/v1/jobs").json(), Value::Array(Vec::new()));
+    assert_eq!(gets(&stage), []);
+}
+
+#[test]
+fn parts_of_large_files_are_fetched_by_plan() {
+    const SIZE: u64 = 40 << 20;
+    let Some(mut stage) = Stage::new() else { return };
+    let files = stage.fill([("records.bin", SIZE)]);
+    stage.start();
+    post(&stage, "", "records.bin\t20971520\t131072\nrecords.bin\t0\t4096\n".to_owned());
+    wait_for_gets(&stage, 2);
+    let ranges: Vec<_> = gets(&stage).iter().filter_map(|entry| entry.range).collect();
+    assert!(ranges.contains(&(20 << 20, 24 << 20)) && ranges.contains(&(0, 4 << 20)), "{ranges:?}");
+    check_md5(&stage.path("records.bin"), &files[0]);
+    assert_eq!(stage.lab().ledger().body_bytes(), SIZE, "each byte once");
+}
