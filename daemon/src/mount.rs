@@ -21,7 +21,7 @@ use crate::engine::{
     self, DirectoryAhead, Handles, Interrupts, Passthrough, PassthroughCounters, Window,
 };
 use crate::namespace::Namespace;
-use crate::plans::Plans;
+use crate::plans::{ManifestFile, Plans};
 use crate::run::Event;
 use crate::wiring;
 
@@ -39,6 +39,14 @@ pub enum MountError {
         /// Where.
         mountpoint: std::path::PathBuf,
         /// What is in the way, and what to do.
+        problem: String,
+    },
+    /// The manifest cannot be used.
+    #[error("cannot mount {source_name}: {problem}")]
+    Manifest {
+        /// What was to be mounted.
+        source_name: String,
+        /// What is wrong with it.
         problem: String,
     },
     /// The bucket does not answer as it should.
@@ -144,6 +152,10 @@ impl Mount {
         let source_name = settings.source();
         let fuse_error = |source| MountError::Fuse { source_name: source_name.clone(), source };
         check_mountpoint(settings)?;
+        let manifest = ManifestFile::of(settings).map_err(|problem| MountError::Manifest {
+            source_name: source_name.clone(),
+            problem,
+        })?;
         let mut session = Session::mount(&wiring::mount_options(settings)).map_err(&fuse_error)?;
         let guard = UnmountUnlessServed(&settings.mountpoint);
         let negotiated = session
@@ -194,6 +206,11 @@ impl Mount {
             problem: format!("it does not answer: {error}"),
         })?;
         std::mem::forget(guard);
+        if let Some(manifest) = manifest
+            && let Err(error) = manifest.read_for(&mount)
+        {
+            warn!(mount = settings.name, %error, "no thread to read the manifest");
+        }
         info!(
             mount = settings.name,
             source = source_name,

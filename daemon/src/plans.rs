@@ -10,6 +10,7 @@
 
 mod entries;
 mod lines;
+mod manifest;
 mod pump;
 mod stream;
 
@@ -28,7 +29,8 @@ use tracing::{info, warn};
 use crate::admin::model::{PlanAccepted, PlanEpoch, PlanJob};
 use entries::Span;
 pub use lines::LineFault;
-use lines::{Base, read_plan};
+use lines::{Base, Manifest, read_manifest, read_plan};
+pub(crate) use manifest::ManifestFile;
 pub(crate) use pump::run as pump;
 use stream::Stream;
 pub(crate) use stream::Use;
@@ -38,6 +40,9 @@ const JOBS_MAX: usize = 64;
 
 /// Entries of all plans of one mount at most; each takes 24 bytes, and each file its name and 40.
 const ENTRIES_MAX: u64 = 20_000_000;
+
+/// Name of the job that stands for a mount's manifest.
+const MANIFEST: &str = "manifest";
 
 /// Characters of a job's name at most.
 const NAME_MAX: usize = 128;
@@ -173,6 +178,8 @@ struct Job {
     heard: Instant,
     stalls: u64,
     stalled: Duration,
+    /// Whether it is the mount's own, which does not end.
+    is_manifest: bool,
     /// Whether a missing file was logged.
     missing_told: bool,
 }
@@ -252,6 +259,32 @@ impl Plans {
             files,
             replaced,
         })
+    }
+
+    /// Takes the manifest `text`, which has no lease: it belongs to the mount. `place` is where it was
+    /// read, for the log.
+    pub(crate) fn post_manifest(&self, text: &[u8], place: &str) {
+        let base = Base { mountpoint: &self.mountpoint, prefix: &self.prefix };
+        let Manifest { entries, bad_lines, faults } = read_manifest(text, base);
+        for fault in &faults {
+            warn!(manifest = place, %fault, "a line of a manifest is passed over");
+        }
+        let (count, files) = (entries.len(), entries.len_files());
+        if u64::from(count) > ENTRIES_MAX {
+            warn!(manifest = place, entries = count, "a manifest is too long and not used");
+            return;
+        }
+        if count > 0 {
+            let mut table = self.lock();
+            let mut job = Job { is_manifest: true, ..Job::new(1) };
+            job.ranks.entry(0).or_default().epochs.insert(0, Stream::new(entries));
+            table.jobs.insert(MANIFEST.to_owned(), job);
+            drop(table);
+            self.is_active.store(true, Ordering::Relaxed);
+            self.changed.notify_waiters();
+        }
+        self.counters.posted.inc();
+        info!(manifest = place, entries = count, files, bad_lines, "manifest taken");
     }
 
     /// Forgets a job and what it would have fetched.
@@ -392,7 +425,7 @@ impl Plans {
         let mut table = self.lock();
         let lease = self.lease;
         table.jobs.retain(|name, job| {
-            let lives = now.saturating_duration_since(job.heard) < lease;
+            let lives = job.is_manifest || now.saturating_duration_since(job.heard) < lease;
             if !lives {
                 self.counters.expired.inc();
                 info!(
@@ -518,6 +551,7 @@ impl Job {
             heard: Instant::now(),
             stalls: 0,
             stalled: Duration::ZERO,
+            is_manifest: false,
             missing_told: false,
         }
     }

@@ -382,6 +382,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         Kind::Flag,
         "Whether objects never change and are never added or removed, so that S3 is not asked again.",
     ),
+    row(
+        "mount.manifest",
+        Kind::Text,
+        "What will be read, in that order, to be fetched from the mount's beginning on: a file, or `s3://BUCKET/KEY` below the mount. Lines are paths, `path,offset,length`, JSON objects with `path`, `offset` and `length`, or names with `{000..999}`. Empty: none.",
+    ),
 ];
 
 /// Options of a mount that have no default in `[mount_defaults]`: they differ for every mount.

@@ -248,6 +248,7 @@ fn resolve_mount(
         entry_ttl: reader.duration("mount.entry_ttl")?,
         negative_ttl: reader.duration("mount.negative_ttl")?,
         immutable: reader.flag("mount.immutable")?,
+        manifest: Some(reader.text("mount.manifest")?.to_owned()).filter(|text| !text.is_empty()),
     })
 }
 

@@ -281,6 +281,8 @@ pub struct MountSettings {
     pub negative_ttl: Duration,
     /// Whether objects never change.
     pub immutable: bool,
+    /// Where it is written what will be read: a file, or an object below the mount.
+    pub manifest: Option<String>,
 }
 
 impl MountSettings {

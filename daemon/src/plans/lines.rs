@@ -19,6 +19,13 @@ pub struct LineFault {
     pub text: String,
 }
 
+impl LineFault {
+    fn new(index: usize, fault: &'static str, line: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(line).chars().take(REPEATED_MAX).collect();
+        Self { line: index + 1, fault, text }
+    }
+}
+
 /// Most characters of a line that a fault repeats.
 const REPEATED_MAX: usize = 120;
 
@@ -42,17 +49,154 @@ pub(crate) fn read_plan(text: &[u8], base: Base<'_>) -> Result<Entries, LineFaul
         if line.is_empty() {
             continue;
         }
-        let fault = |fault| LineFault {
-            line: index + 1,
-            fault,
-            text: String::from_utf8_lossy(line).chars().take(REPEATED_MAX).collect(),
-        };
+        let fault = |fault| LineFault::new(index, fault, line);
         let line = std::str::from_utf8(line).map_err(|_| fault("not UTF-8"))?;
         let (path, span) = split(line).map_err(fault)?;
         base.key_of(path, &mut key).map_err(fault)?;
         entries.push(&key, span).map_err(|_| fault("too many entries"))?;
     }
     Ok(entries)
+}
+
+/// What could be read of a manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Manifest {
+    pub(crate) entries: Entries,
+    /// Lines that could not be read; the first of them are in `faults`.
+    pub(crate) bad_lines: u64,
+    pub(crate) faults: Vec<LineFault>,
+}
+
+/// Faults of a manifest that are named.
+const FAULTS_NAMED: usize = 10;
+
+/// Names that a line with braces stands for at most.
+const EXPANDED_MAX: u64 = 10_000_000;
+
+/// Reads the lines that a plan has, and beside them `path,offset,length`, JSON objects with `path` (or
+/// `key`) and perhaps `offset` and `length`, and names with ranges in braces such as
+/// `shard-{000000..000999}.tar`. Blanks around a line are nothing of it, and lines that begin with `#`
+/// are passed over. A line that cannot be read is passed over.
+pub(crate) fn read_manifest(text: &[u8], base: Base<'_>) -> Manifest {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let mut manifest = Manifest::default();
+    let mut key = String::new();
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let read = manifest_line(line, |path, span| {
+            base.key_of(path, &mut key)?;
+            manifest.entries.push(&key, span).map_err(|_| "too many entries")
+        });
+        if let Err(fault) = read {
+            manifest.bad_lines += 1;
+            if manifest.faults.len() < FAULTS_NAMED {
+                manifest.faults.push(LineFault::new(index, fault, line));
+            }
+        }
+    }
+    manifest
+}
+
+fn manifest_line(
+    line: &[u8],
+    mut entry: impl FnMut(&str, Span) -> Result<(), &'static str>,
+) -> Result<(), &'static str> {
+    let line = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
+    if line.starts_with("{\"") {
+        let object: JsonEntry =
+            serde_json::from_str(line).map_err(|_| "not a JSON object with a path")?;
+        let span = match (object.offset, object.length) {
+            (None, None) => Span::Whole,
+            (offset, Some(length)) => part(offset.unwrap_or(0), length)?,
+            (Some(_), None) => return Err("an offset without a length"),
+        };
+        return entry(&object.path, span);
+    }
+    if line.contains('\t') {
+        let (path, span) = split(line)?;
+        return entry(path, span);
+    }
+    if let Some((path, span)) = split_at_commas(line) {
+        return entry(path, span?);
+    }
+    match braces(line) {
+        Some(range) => expand(line, range, &mut entry),
+        None => entry(line, Span::Whole),
+    }
+}
+
+/// A line of JSON.
+#[derive(serde::Deserialize)]
+struct JsonEntry {
+    #[serde(alias = "key")]
+    path: String,
+    offset: Option<u64>,
+    length: Option<u64>,
+}
+
+/// `path,offset,length`; `None` if the line does not end in two numbers: names may have commas.
+fn split_at_commas(line: &str) -> Option<(&str, Result<Span, &'static str>)> {
+    let mut fields = line.rsplitn(3, ',');
+    let length = fields.next()?.trim().parse().ok()?;
+    let offset = fields.next()?.trim().parse().ok()?;
+    Some((fields.next()?, part(offset, length)))
+}
+
+/// A range in braces: where it stands, its first and last number, and how many digits they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Braces {
+    start: usize,
+    end: usize,
+    first: u64,
+    last: u64,
+    digits: usize,
+}
+
+/// The first `{FIRST..LAST}` of a name.
+fn braces(name: &str) -> Option<Braces> {
+    let mut from = 0;
+    while let Some(start) = name[from..].find('{').map(|at| from + at) {
+        let end = start + name[start..].find('}')? + 1;
+        let numbers = name[start + 1..end - 1].split_once("..");
+        let parsed = numbers.and_then(|(first, last)| {
+            let digits = if first.starts_with('0') { first.len() } else { 1 };
+            Some(Braces {
+                start,
+                end,
+                first: first.parse().ok()?,
+                last: last.parse().ok()?,
+                digits,
+            })
+        });
+        if parsed.is_some() {
+            return parsed;
+        }
+        from = start + 1;
+    }
+    None
+}
+
+/// Every name that the braces of `name` stand for, the first braces counting slowest.
+fn expand(
+    name: &str,
+    range: Braces,
+    entry: &mut impl FnMut(&str, Span) -> Result<(), &'static str>,
+) -> Result<(), &'static str> {
+    if range.last < range.first || range.last - range.first >= EXPANDED_MAX {
+        return Err("a range in braces that is empty or too long");
+    }
+    for number in range.first..=range.last {
+        let (before, after) = (&name[..range.start], &name[range.end..]);
+        let one = format!("{before}{number:0digits$}{after}", digits = range.digits);
+        match braces(&one) {
+            Some(next) => expand(&one, next, entry)?,
+            None => entry(&one, Span::Whole)?,
+        }
+    }
+    Ok(())
 }
 
 fn split(line: &str) -> Result<(&str, Span), &'static str> {
@@ -64,14 +208,14 @@ fn split(line: &str) -> Result<(&str, Span), &'static str> {
         return Err("more than a path, an offset and a length");
     }
     let number = |text: &str| text.parse::<u64>().map_err(|_| "offset or length is no number");
-    match (number(offset)?, number(len_bytes)?) {
-        (_, 0) => Err("a length of 0"),
-        (offset, len_bytes) => {
-            let range =
-                ByteRange::at(offset, len_bytes).ok_or("offset and length are too large")?;
-            Ok((path, Span::Part(range)))
-        }
+    Ok((path, part(number(offset)?, number(len_bytes)?)?))
+}
+
+fn part(offset: u64, len_bytes: u64) -> Result<Span, &'static str> {
+    if len_bytes == 0 {
+        return Err("a length of 0");
     }
+    ByteRange::at(offset, len_bytes).map(Span::Part).ok_or("offset and length are too large")
 }
 
 impl Base<'_> {
@@ -116,6 +260,57 @@ mod tests {
         let expected: Vec<_> = expected.map(|(key, span)| (key.to_owned(), span)).into();
         assert_eq!(read(text.as_bytes()), Ok(expected));
         assert_eq!(read(b""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_manifest_may_be_written_in_any_of_the_usual_ways() {
+        let text = [
+            "# in the order of training",
+            " a,b.tar\t",
+            "c.bin,10,5",
+            "d.bin\t10\t5",
+            r#"{"path": "e.bin", "offset": 10, "length": 5}"#,
+            r#"{"key": "f"}"#,
+            "g-{08..11}.tar",
+            "h{1..2}/{x}-{0..1}",
+            "{k}",
+            "a,b.tar",
+        ];
+        let base = Base { mountpoint: Path::new("/mnt/data"), prefix: "p/" };
+        let manifest = read_manifest(text.join("\r\n").as_bytes(), base);
+        assert_eq!(manifest.faults, []);
+        let entries = &manifest.entries;
+        let part = Span::Part(ByteRange::at(10, 5).unwrap());
+        let found: Vec<_> = (0..entries.len()).filter_map(|place| entries.get(place)).collect();
+        let whole = |key| (key, Span::Whole);
+        let expected = [
+            whole("p/a,b.tar"),
+            ("p/c.bin", part),
+            ("p/d.bin", part),
+            ("p/e.bin", part),
+            whole("p/f"),
+            whole("p/g-08.tar"),
+            whole("p/g-09.tar"),
+            whole("p/g-10.tar"),
+            whole("p/g-11.tar"),
+            whole("p/h1/{x}-0"),
+            whole("p/h1/{x}-1"),
+            whole("p/h2/{x}-0"),
+            whole("p/h2/{x}-1"),
+            whole("p/{k}"),
+            whole("p/a,b.tar"),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_bad_line_of_a_manifest_is_passed_over_and_named() {
+        let text = b"\xef\xbb\xbfa\n../b\nc,1,0\nd{5..4}\n{\"offset\": 1}\n\xff\nb\n";
+        let base = Base { mountpoint: Path::new("/mnt/data"), prefix: "" };
+        let manifest = read_manifest(text, base);
+        assert_eq!((manifest.entries.len(), manifest.bad_lines), (2, 5));
+        let lines: Vec<_> = manifest.faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [2, 3, 4, 5, 6]);
     }
 
     #[test]

@@ -152,3 +152,48 @@ fn parts_of_large_files_are_fetched_by_plan() {
     check_md5(&stage.path("records.bin"), &files[0]);
     assert_eq!(stage.lab().ledger().body_bytes(), SIZE, "each byte once");
 }
+
+/// Proves V09 and V10.
+#[test]
+fn what_a_manifest_names_is_fetched_before_any_read() {
+    let Some(mut stage) = Stage::new() else { return };
+    let files = stage.fill((0..30).map(|n| (format!("set/{n:02}.tar"), FILE_BYTES)));
+    stage.fill([("other.bin", FILE_BYTES)]);
+    let manifest = stage.folder().join("order.txt");
+    fs::write(&manifest, "set/{20..29}.tar\r\nset/none.tar\n../bad\nset/{00..19}.tar").unwrap();
+    stage.set_mount("manifest", manifest.display().to_string());
+    stage.start();
+    wait_for_gets(&stage, files.len());
+    assert!(gets(&stage).iter().all(|entry| entry.key.starts_with("set/")));
+    let job = stage.admin().get("/v1/jobs/manifest/status").json();
+    assert_eq!(
+        (&job["epochs"][0]["entries"], &job["epochs"][0]["missing"]),
+        (&31.into(), &1.into())
+    );
+    assert!(stage.log_line("a line of a manifest is passed over"));
+    check_all_in_parallel(&stage, &files, 4);
+    wait_for_gets(&stage, files.len());
+}
+
+#[test]
+fn a_manifest_may_be_an_object_of_the_mount() {
+    let Some(mut stage) = Stage::new() else { return };
+    let files = stage.fill((0..8).map(|n| (format!("set/{n}.tar"), FILE_BYTES)));
+    stage.put("order.txt", lines(&files));
+    stage.set_mount("manifest", format!("s3://{}/order.txt", stage.bucket()));
+    stage.start();
+    wait_for_gets(&stage, files.len() + 1);
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_fails_the_mount_and_says_why() {
+    for (manifest, problem) in [
+        ("/nowhere/order.txt", "cannot read the manifest /nowhere/order.txt"),
+        ("s3://elsewhere/order.txt", "is not below s3://"),
+    ] {
+        let Some(mut stage) = Stage::new() else { return };
+        stage.set_mount("manifest", manifest);
+        assert!(stage.try_start().is_err());
+        assert!(stage.log_line(problem), "{problem}");
+    }
+}
