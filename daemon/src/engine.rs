@@ -40,11 +40,10 @@ use crate::errno;
 use crate::mount::Mount;
 use crate::namespace::{FileFacts, Lookup, NamespaceError, Node};
 use crate::origin::Origin;
-use crate::plans::{self, Use};
-use handles::OpenFile;
+use crate::plans;
 
 pub(crate) use directory_ahead::DirectoryAhead;
-pub(crate) use handles::Handles;
+pub(crate) use handles::{Handles, OpenFile};
 pub(crate) use interrupts::Interrupts;
 pub(crate) use passthrough::Passthrough;
 pub(crate) use passthrough::PassthroughCounters;
@@ -316,7 +315,7 @@ impl Server {
         let Some(file) = self.mount.handles.close_file(fh) else { return };
         // Where the kernel read by itself, this is the first that is heard of it.
         self.core.cache.used(&file.object);
-        self.mount.plans.observe(&file.object.version().key, Use::Closed);
+        self.mount.plans.observe(&file, None);
         self.mount.passthrough.closed(ino.0);
     }
 

@@ -21,19 +21,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tenderfs_byterange::ByteRange;
 use tenderfs_cache::Object;
 use tenderfs_telemetry::Counter;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::model::{PlanAccepted, PlanEpoch, PlanJob};
+use crate::engine::OpenFile;
 use entries::Span;
 pub use lines::LineFault;
 use lines::{Base, Manifest, read_manifest, read_plan};
 pub(crate) use manifest::ManifestFile;
 pub(crate) use pump::run as pump;
-use stream::Stream;
-pub(crate) use stream::Use;
+use stream::{Reader, Stream, Use};
 
 /// Jobs of one mount at most.
 const JOBS_MAX: usize = 64;
@@ -178,8 +179,8 @@ struct Job {
     heard: Instant,
     stalls: u64,
     stalled: Duration,
-    /// Whether it is the mount's own, which does not end.
-    is_manifest: bool,
+    /// Whether it is forgotten if nothing is heard of it: a manifest only once it was read from.
+    has_lease: bool,
     /// Whether a missing file was logged.
     missing_told: bool,
 }
@@ -261,7 +262,7 @@ impl Plans {
         })
     }
 
-    /// Takes the manifest `text`, which has no lease: it belongs to the mount. `place` is where it was
+    /// Takes the manifest `text`. It has no lease until it is read from. `place` is where it was
     /// read, for the log.
     pub(crate) fn post_manifest(&self, text: &[u8], place: &str) {
         let base = Base { mountpoint: &self.mountpoint, prefix: &self.prefix };
@@ -276,7 +277,7 @@ impl Plans {
         }
         if count > 0 {
             let mut table = self.lock();
-            let mut job = Job { is_manifest: true, ..Job::new(1) };
+            let mut job = Job { has_lease: false, ..Job::new(1) };
             job.ranks.entry(0).or_default().epochs.insert(0, Stream::new(entries));
             table.jobs.insert(MANIFEST.to_owned(), job);
             drop(table);
@@ -323,21 +324,40 @@ impl Plans {
         self.is_active.load(Ordering::Relaxed)
     }
 
-    /// A reader did something with file `key`.
-    pub(crate) fn observe(&self, key: &str, what: Use) {
+    /// A reader has read these bytes of `file`, or closed it.
+    pub(crate) fn observe(&self, file: &OpenFile, read: Option<ByteRange>) {
         if !self.is_active() {
             return;
         }
+        let known = file.is_planned_use.load(Ordering::Relaxed);
+        let what = match read {
+            None if known => return,
+            None => Use::Closed,
+            Some(range) => {
+                let reader = if known { Reader::Known } else { Reader::New };
+                Use::Read(range, file.object.size_bytes(), reader)
+            }
+        };
+        if self.observe_use(&file.object.version().key, what) {
+            file.is_planned_use.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`Plans::observe`]; tells whether it was a use of the whole file.
+    fn observe_use(&self, key: &str, what: Use) -> bool {
         let mut table = self.lock();
         let window_bytes = self.share_bytes(&table);
-        let mut used = 0;
+        let (mut used, mut is_whole) = (0, false);
         for job in table.jobs.values_mut() {
             let before = used;
             for rank in job.ranks.values_mut() {
-                used += u64::from(rank.observe(key, what, window_bytes));
+                let span = rank.observe(key, what, window_bytes);
+                used += u64::from(span.is_some());
+                is_whole |= span == Some(Span::Whole);
             }
             if used > before {
                 job.heard = Instant::now();
+                job.has_lease = true;
             }
         }
         drop(table);
@@ -345,6 +365,7 @@ impl Plans {
             self.counters.used.add(used);
             self.changed.notify_one();
         }
+        is_whole
     }
 
     /// A reader had to wait for bytes of file `key`.
@@ -425,7 +446,7 @@ impl Plans {
         let mut table = self.lock();
         let lease = self.lease;
         table.jobs.retain(|name, job| {
-            let lives = job.is_manifest || now.saturating_duration_since(job.heard) < lease;
+            let lives = !job.has_lease || now.saturating_duration_since(job.heard) < lease;
             if !lives {
                 self.counters.expired.inc();
                 info!(
@@ -551,7 +572,7 @@ impl Job {
             heard: Instant::now(),
             stalls: 0,
             stalled: Duration::ZERO,
-            is_manifest: false,
+            has_lease: true,
             missing_told: false,
         }
     }
@@ -567,15 +588,16 @@ impl Rank {
         self.epochs.values().map(Stream::held_bytes).sum()
     }
 
-    fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> bool {
+    fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> Option<Span> {
         let used = self.epochs.iter_mut().find_map(|(epoch, stream)| {
-            stream.observe(key, what, window_bytes).then_some((*epoch, stream.used()))
+            let span = stream.observe(key, what, window_bytes)?;
+            Some((*epoch, stream.used(), span))
         });
-        let Some((epoch, uses)) = used else { return false };
+        let (epoch, uses, span) = used?;
         if uses >= USES_TO_RETIRE {
             self.epochs.retain(|other, _| *other >= epoch);
         }
-        true
+        Some(span)
     }
 
     /// Takes from the earliest epoch that is not taken wholly: the next one begins before the last

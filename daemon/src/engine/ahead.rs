@@ -10,15 +10,13 @@ use super::directory_ahead::{FILE_BLOCKS, Opened};
 use super::handles::OpenFile;
 use super::read_ahead::Pattern;
 use crate::namespace::Child;
-use crate::plans::Use;
 
 impl Server {
     /// Queues what the read-ahead of the handle wants.
     pub(super) fn fetch_ahead(&self, file: &OpenFile, range: ByteRange, waited: bool) {
         let file_bytes = file.object.size_bytes();
         if self.mount.plans.is_active() {
-            let key = &file.object.version().key;
-            self.mount.plans.observe(key, Use::Read(range, file_bytes));
+            self.mount.plans.observe(file, Some(range));
         }
         let Some(window) = self.mount.read_ahead.load().as_deref().copied() else { return };
         if waited && range.start() == 0 {

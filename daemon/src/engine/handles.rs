@@ -4,7 +4,7 @@
 //! once and never again in the life of a mount.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenderfs_cache::Object;
@@ -20,9 +20,15 @@ pub(crate) struct OpenFile {
     pub(crate) object: Arc<Object>,
     /// What its reads look like.
     read_ahead: Mutex<ReadAhead>,
+    /// Whether it was the use of an entry of a plan that wants the whole file: it is none of another.
+    pub(crate) is_planned_use: AtomicBool,
 }
 
 impl OpenFile {
+    fn new(object: Arc<Object>) -> Self {
+        Self { object, read_ahead: Mutex::default(), is_planned_use: AtomicBool::new(false) }
+    }
+
     /// The state of its read-ahead; never hold it across an await.
     pub(crate) fn read_ahead(&self) -> MutexGuard<'_, ReadAhead> {
         self.read_ahead.lock().unwrap_or_else(PoisonError::into_inner)
@@ -81,7 +87,7 @@ pub(crate) struct Handles {
 impl Handles {
     /// A handle on `object`.
     pub(crate) fn open_file(&self, object: Arc<Object>) -> Fh {
-        self.files.insert(OpenFile { object, read_ahead: Mutex::default() })
+        self.files.insert(OpenFile::new(object))
     }
 
     /// The file behind `fh`.

@@ -21,21 +21,18 @@ impl ManifestFile {
     /// What the settings name; an error says what is wrong with it.
     pub(crate) fn of(settings: &MountSettings) -> Result<Option<Self>, String> {
         let Some(written) = settings.manifest.clone() else { return Ok(None) };
-        let path = match written.strip_prefix("s3://") {
-            Some(object) => {
-                let below = format!("{}/{}", settings.bucket, settings.prefix);
-                let key = object.strip_prefix(&below).filter(|key| !key.is_empty());
-                let key = key.ok_or_else(|| {
-                    format!("the manifest {written} is not below {}", settings.source())
-                })?;
-                settings.mountpoint.join(key)
-            }
-            None => {
-                let path = Path::new(&written);
-                let opened = std::fs::File::open(path);
-                opened.map_err(|error| format!("cannot read the manifest {written}: {error}"))?;
-                path.to_owned()
-            }
+        let path = if let Some(object) = written.strip_prefix("s3://") {
+            let below = format!("{}/{}", settings.bucket, settings.prefix);
+            let key = object.strip_prefix(&below).filter(|key| !key.is_empty());
+            let key = key.ok_or_else(|| {
+                format!("the manifest {written} is not below {}", settings.source())
+            })?;
+            settings.mountpoint.join(key)
+        } else {
+            let path = Path::new(&written);
+            let opened = std::fs::File::open(path);
+            opened.map_err(|error| format!("cannot read the manifest {written}: {error}"))?;
+            path.to_owned()
         };
         Ok(Some(Self { path, written }))
     }

@@ -30,10 +30,19 @@ const LOOKS_MAX: usize = 64;
 /// What a reader did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// It read these bytes of a file of so many.
-    Read(ByteRange, u64),
+    /// It read these bytes of a file of so many, as `Reader` says.
+    Read(ByteRange, u64, Reader),
     /// It closed the file.
     Closed,
+}
+
+/// Whether who reads a part of a file may be the reader of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// It may.
+    New,
+    /// It was already: a file that is opened once is one use of it.
+    Known,
 }
 
 /// An entry that is held for its reader.
@@ -146,15 +155,16 @@ impl<H> Stream<H> {
         self.settle(place);
     }
 
-    /// A reader did something with file `key`. Tells whether it was a use of an entry.
-    pub(crate) fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> bool {
+    /// A reader did something with file `key`. Returns what the entry
+    /// wants that it was a use of.
+    pub(crate) fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> Option<Span> {
         let mut is_first = true;
         let mut found = None;
         let mut gone_before = None;
         for (place, span) in self.entries.places_of(key).take(LOOKS_MAX) {
             let is_open = place >= self.next && !self.early.contains(&place) || self.is_held(place);
             if is_open && what.ends(span) {
-                found = Some(place);
+                found = Some((place, span));
                 break;
             }
             if is_first && !is_open && place < self.next {
@@ -166,9 +176,9 @@ impl<H> Stream<H> {
         if let Some(place) = gone_before {
             self.entries.forget_before(key, place);
         }
-        let Some(place) = found else { return false };
+        let (place, span) = found?;
         self.use_of(place, window_bytes);
-        true
+        Some(span)
     }
 
     fn use_of(&mut self, place: u32, window_bytes: u64) {
@@ -226,10 +236,11 @@ impl Use {
         match (self, span) {
             (Self::Closed, Span::Whole) => true,
             (Self::Closed, Span::Part(_)) => false,
-            (Self::Read(range, file_bytes), Span::Whole) => {
+            (Self::Read(_, _, Reader::Known), Span::Whole) => false,
+            (Self::Read(range, file_bytes, Reader::New), Span::Whole) => {
                 range.end() >= file_bytes.min(ENTRY_BYTES_MAX)
             }
-            (Self::Read(range, file_bytes), Span::Part(part)) => {
+            (Self::Read(range, file_bytes, _), Span::Part(part)) => {
                 let end = part.end().min(part.start() + ENTRY_BYTES_MAX).min(file_bytes);
                 range.start() < end && end <= range.end()
             }
@@ -257,7 +268,8 @@ mod tests {
 
     fn read(stream: &mut Stream<()>, number: u32, window_bytes: u64) -> bool {
         let range = ByteRange::at(0, SMALL).unwrap();
-        stream.observe(&name(number), Use::Read(range, SMALL), window_bytes)
+        let what = Use::Read(range, SMALL, Reader::New);
+        stream.observe(&name(number), what, window_bytes).is_some()
     }
 
     /// Takes all that the window allows.
@@ -278,8 +290,8 @@ mod tests {
         assert!(read(&mut stream, 1, 4 * SMALL));
         assert!(!read(&mut stream, 1, 4 * SMALL), "it is used once");
         assert_eq!(fill(&mut stream, 4 * SMALL), [4]);
-        assert!(stream.observe("f0", Use::Closed, 4 * SMALL));
-        assert!(!stream.observe("x", Use::Closed, 4 * SMALL));
+        assert_eq!(stream.observe("f0", Use::Closed, 4 * SMALL), Some(Span::Whole));
+        assert_eq!(stream.observe("x", Use::Closed, 4 * SMALL), None);
         assert_eq!(fill(&mut stream, 4 * SMALL), [5]);
         assert_eq!((stream.used(), stream.held_bytes()), (2, 4 * SMALL));
     }
@@ -339,14 +351,22 @@ mod tests {
         let mut stream: Stream<()> = Stream::new(entries);
         let mut observe = |start, len| {
             let range = ByteRange::at(start, len).unwrap();
-            stream.observe("a", Use::Read(range, 100), 1000)
+            stream.observe("a", Use::Read(range, 100, Reader::Known), 1000).is_some()
         };
         assert!(!observe(50, 9));
         assert!(observe(52, 8));
         assert!(observe(0, 100), "all of the file is a use of the earliest that is left");
         assert!(observe(50, 10));
         assert!(!observe(50, 10));
-        assert!(!stream.observe("a", Use::Closed, 1000));
+        assert_eq!(stream.observe("a", Use::Closed, 1000), None);
+    }
+
+    #[test]
+    fn a_reader_of_a_whole_file_is_not_another_one() {
+        let mut stream = stream(3);
+        let read = |reader| Use::Read(ByteRange::at(0, SMALL).unwrap(), SMALL, reader);
+        assert_eq!(stream.observe("f1", read(Reader::Known), SMALL), None);
+        assert_eq!(stream.observe("f1", read(Reader::New), SMALL), Some(Span::Whole));
     }
 
     #[test]

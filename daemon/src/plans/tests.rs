@@ -22,7 +22,7 @@ fn a_plan_is_taken_and_its_entries_are_handed_out_in_order() {
     let accepted = plans.post(&name("job", 0, 0), b"b\na\nb\t0\t5\n").unwrap();
     assert_eq!((accepted.entries, accepted.files, accepted.replaced), (3, 2, false));
     assert_eq!(keys(&plans), ["p/b", "p/a", "p/b"]);
-    plans.observe("p/a", Use::Closed);
+    plans.observe_use("p/a", Use::Closed);
     let status = plans.status("job").unwrap();
     assert_eq!((status.epochs[0].used, status.epochs[0].taken), (1, 3));
     assert!(plans.post(&name("job", 0, 0), b"c").unwrap().replaced);
@@ -52,14 +52,14 @@ fn an_epoch_is_given_up_once_the_next_is_well_begun() {
         plans.status("job").unwrap().epochs.iter().map(|e| (e.epoch, e.used)).collect::<Vec<_>>()
     };
     for n in 0..90 {
-        plans.observe(&format!("p/f{n}"), Use::Closed);
+        plans.observe_use(&format!("p/f{n}"), Use::Closed);
     }
     assert_eq!(epochs(), [(0, 90), (1, 0)]);
     for n in 0..63 {
-        plans.observe(&format!("p/f{n}"), Use::Closed);
+        plans.observe_use(&format!("p/f{n}"), Use::Closed);
     }
     assert_eq!(epochs(), [(0, 90), (1, 63)]);
-    plans.observe("p/f63", Use::Closed);
+    plans.observe_use("p/f63", Use::Closed);
     assert_eq!(epochs(), [(1, 64)]);
 }
 
@@ -72,6 +72,17 @@ fn a_job_that_is_silent_for_its_lease_is_forgotten() {
     plans.expire(Instant::now() + LEASE);
     assert!(!plans.is_active());
     assert_eq!(plans.counters.expired.get(), 1);
+}
+
+#[test]
+fn the_lease_of_a_manifest_begins_with_its_first_read() {
+    let plans = plans();
+    plans.post_manifest(b"a\nb\n", "order.txt");
+    plans.expire(Instant::now() + 2 * LEASE);
+    assert!(plans.is_active());
+    plans.observe_use("p/a", Use::Closed);
+    plans.expire(Instant::now() + LEASE);
+    assert!(!plans.is_active());
 }
 
 #[test]

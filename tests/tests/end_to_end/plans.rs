@@ -89,9 +89,20 @@ fn a_planned_file_is_fetched_once_before_it_is_opened_and_in_the_order_of_the_pl
 fn workers_of_a_job_that_take_turns_find_every_file_fetched_once() {
     let Some((stage, files)) = stage_with(120, |_| {}) else { return };
     post(&stage, "", lines(&files));
-    check_all_in_parallel(&stage, &files, 4);
     post(&stage, "?epoch=1", lines(&files));
+    let used = || {
+        let status = stage.admin().get("/v1/jobs/train/status").json();
+        let epochs = status["epochs"].as_array().unwrap();
+        let used = epochs.iter().map(|epoch| (epoch["epoch"].as_u64(), epoch["used"].as_u64()));
+        used.collect::<Vec<_>>()
+    };
     check_all_in_parallel(&stage, &files, 4);
+    // A close is heard of after close(2) has returned.
+    let first = vec![(Some(0), Some(120)), (Some(1), Some(0))];
+    eventually(LIMIT, "one use of each file", || (used() == first).then_some(()));
+    check_all_in_parallel(&stage, &files, 4);
+    let second = vec![(Some(1), Some(120))];
+    eventually(LIMIT, "the second use of each file", || (used() == second).then_some(()));
     wait_for_gets(&stage, files.len());
 }
 
