@@ -15,7 +15,7 @@ use crate::mount::Mount;
 use crate::origin::Origin;
 
 /// Entries that one core looks up at once: names that no listing covers take a request each.
-const LOOKING_UP: usize = 8;
+const LOOKING_UP: usize = 16;
 
 /// How often an entry that found no room is tried again.
 const ROOM_WAIT: Duration = Duration::from_millis(2);
@@ -24,7 +24,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(2);
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long an entry waits for the listing of its directory before its name is asked for alone.
-const LISTING_WAIT: Duration = Duration::from_millis(250);
+const LISTING_WAIT: Duration = Duration::from_millis(50);
 
 /// Fetches until it is dropped.
 pub(crate) async fn run(core: Rc<Core>, mount: Arc<Mount>) {

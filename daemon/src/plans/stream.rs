@@ -235,8 +235,7 @@ impl Use {
     fn ends(self, span: Span) -> bool {
         match (self, span) {
             (Self::Closed, Span::Whole) => true,
-            (Self::Closed, Span::Part(_)) => false,
-            (Self::Read(_, _, Reader::Known), Span::Whole) => false,
+            (Self::Closed, Span::Part(_)) | (Self::Read(_, _, Reader::Known), Span::Whole) => false,
             (Self::Read(range, file_bytes, Reader::New), Span::Whole) => {
                 range.end() >= file_bytes.min(ENTRY_BYTES_MAX)
             }
