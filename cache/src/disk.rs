@@ -408,13 +408,22 @@ impl Inner {
         }
     }
 
-    /// Counts what the catalogue itself takes on disk.
+    /// Counts what the catalogue and the directory's own files take on disk, and what the next commit
+    /// may add.
     pub(crate) fn measure_overhead(&self) {
         use std::os::unix::fs::MetadataExt;
-        let paths = [self.dir.catalogue_path(), self.dir.aside_path()];
+        let paths = self.dir.overhead_paths();
         let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.blocks() * 512);
-        self.ledger.set_overhead(paths.iter().map(bytes).sum());
+        let bytes: u64 = paths.iter().map(bytes).sum();
+        self.ledger.set_overhead(bytes + catalogue_growth(self.ledger.limit_bytes()));
     }
+}
+
+/// Bytes that a commit may add to the catalogue before it is measured again: a commit writes anew
+/// what it changes, up to four pages of 4 KiB for each of its blocks, before it frees what was there.
+fn catalogue_growth(limit_bytes: u64) -> u64 {
+    let most = (committer::BATCH_BLOCKS * 4 * 4096) as u64;
+    (limit_bytes / 32 + (64 << 10)).min(most)
 }
 
 fn succeeded(health: &Mutex<Health>, doing: &str) {

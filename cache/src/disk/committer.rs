@@ -28,7 +28,7 @@ use crate::version::{ObjectId, ObjectVersion};
 const BATCH_TIME: Duration = Duration::from_millis(250);
 
 /// Blocks that are committed without waiting for more.
-const BATCH_BLOCKS: usize = 256;
+pub(crate) const BATCH_BLOCKS: usize = 256;
 
 /// How often last uses are catalogued.
 const USES_TIME: Duration = Duration::from_mins(1);

