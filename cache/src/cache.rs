@@ -76,6 +76,10 @@ impl Cache {
         CoreCache::new(Core::new(Arc::clone(&self.shared)))
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// What the cache holds now.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();

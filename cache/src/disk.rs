@@ -296,7 +296,20 @@ impl Disk {
 
     /// The file of `object` is not what the catalogue says: the object is forgotten.
     pub(crate) fn drop_object(&self, object: &Arc<DiskObject>) {
-        self.committer.send(Order::DropObject { object: Arc::clone(object) });
+        self.drop_objects(vec![Arc::clone(object)]);
+    }
+
+    /// As [`Disk::drop_object`], for many at once.
+    pub(crate) fn drop_objects(&self, objects: Vec<Arc<DiskObject>>) {
+        self.committer.send(Order::DropObjects { objects });
+    }
+
+    /// See [`Catalogue::names`].
+    pub(crate) fn names(
+        &self,
+        is_meant: impl FnMut(&str, &str) -> bool,
+    ) -> Result<Vec<(ObjectId, Box<str>)>, Box<redb::Error>> {
+        self.inner.catalogue.names(is_meant)
     }
 
     /// Has a written block made durable and catalogued. Waits while too many are ahead of it.

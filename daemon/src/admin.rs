@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use tenderfs_cache::{CachedObject, Evicted};
+
 use crate::plans::PlanPlace;
 use crate::run::Daemon;
 use crate::scrub::Scrub;
@@ -39,6 +41,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Its mounts, for warm jobs.
     fn warm_places(&self) -> Vec<Place>;
+
+    /// Lets go of what is cached of the objects whose store and key `is_meant` says yes to. Blocks.
+    fn evict(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Evicted>;
+
+    /// What is on disk of such objects. Blocks.
+    fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>>;
 
     /// Its mounts, for plans.
     fn plan_places(&self) -> Vec<PlanPlace>;

@@ -259,6 +259,15 @@ impl Mount {
         self.read_ahead.store(wiring::window(settings, self.arena_bytes).map(Arc::new));
     }
 
+    /// Has the kernel drop its pages of the files that `is_meant` says yes to, by their key.
+    pub(crate) fn drop_pages(&self, is_meant: impl Fn(&str) -> bool) {
+        for ino in self.namespace.inodes_of(is_meant) {
+            if let Err(error) = self.session.invalidate(tenderfs_fuse::Ino(ino)) {
+                debug!(mount = self.settings.name, ino, %error, "the kernel keeps its pages");
+            }
+        }
+    }
+
     /// The connection to the kernel.
     pub(crate) fn session(&self) -> &Session {
         &self.session

@@ -220,6 +220,11 @@ impl Namespace {
         }
     }
 
+    /// See [`Tree::inodes_of`].
+    pub(crate) fn inodes_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u64> {
+        lock(&self.tree).inodes_of(is_meant)
+    }
+
     /// The inode number a listed child has or would get; for READDIR.
     pub(crate) fn ino_of(&self, prefix: &str, name: &str, child: &Child) -> u64 {
         lock(&self.tree).ino_of(prefix, name, child)

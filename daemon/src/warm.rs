@@ -28,6 +28,7 @@ mod target;
 mod walk;
 
 pub use cores::CoreStore;
+pub(crate) use target::find;
 
 /// Why a store could not do what a job asked: for the log, nobody decides by it.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -53,6 +54,8 @@ pub struct Place {
     pub mountpoint: PathBuf,
     /// Prefix of its keys; empty, or ends with `/`.
     pub prefix: String,
+    /// Identity of its store and bucket, part of every cached block's name.
+    pub identity: Arc<str>,
     /// Its bytes.
     pub store: Arc<dyn Store>,
 }
@@ -216,7 +219,7 @@ impl Jobs {
         if !(1..=1024).contains(&workers) {
             return Err(WarmError::BadWorkers { workers });
         }
-        let (place, path) = target::find(request, places)?;
+        let (place, path) = target::find(request.mount.as_deref(), &request.path, places)?;
         let job = self.enter(limits, |id| Job::new(id, place, &path, request))?;
         let plan = job::Plan {
             key: format!("{}{path}", place.prefix),

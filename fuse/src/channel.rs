@@ -232,6 +232,16 @@ impl Channel {
     }
 }
 
+/// The message that makes the kernel drop what it knows of an inode.
+pub(crate) fn inval_inode(ino: Ino) -> Vec<u8> {
+    device::inval_inode(ino, None)
+}
+
+/// Writes a message of its own to the kernel.
+pub(crate) fn notify(session: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    device::notify(session, message)
+}
+
 impl Transport {
     fn read<T>(&self, decode: impl Fn(&[u8]) -> T) -> Outcome<T> {
         match self {

@@ -13,6 +13,7 @@ use crate::init::{self, Decision, Negotiated, Offer, TransportKind, Wish, init_o
 use crate::mount::{self, MountOptions};
 use crate::mountinfo::DeviceNumber;
 use crate::mountpoint::{self, Unmount};
+use crate::request::Ino;
 use nix::errno::Errno as Sys;
 use nix::sys::uio::writev;
 use nix::unistd::{SysconfVar, read, sysconf};
@@ -138,6 +139,13 @@ impl Session {
     /// May be called from any thread, and does not wait.
     pub fn register(&self, file: impl AsFd) -> Result<Backing, Error> {
         Backing::open(&self.fd, &self.counters, file)
+    }
+
+    /// Makes the kernel drop the attributes of `ino` and all its pages. Waits for pages that are being
+    /// read, so not for a thread that must answer that read.
+    pub fn invalidate(&self, ino: Ino) -> Result<(), Error> {
+        let message = crate::channel::inval_inode(ino);
+        crate::channel::notify(&self.fd, &message).map_err(|source| Error::Notify { source })
     }
 
     /// Number of the connection: the name of its folder in `/sys/fs/fuse/connections`.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tenderfs_daemon::admin::model::{
-    Mount, MountState, PlanAccepted, PlanJob, Refusal, Status, VerifyReport, WarmCreated, WarmJob,
-    WarmRequest,
+    CachedObjects, EvictReport, EvictRequest, Mount, MountState, PlanAccepted, PlanJob, Refusal,
+    Status, VerifyReport, WarmCreated, WarmJob, WarmRequest,
 };
 use tenderfs_daemon::config::{Machine, admin_sockets, process_environment};
 
@@ -19,7 +19,7 @@ use crate::error::innermost;
 /// How long a daemon may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to read a plan of millions of lines.
+/// How long it may take to read a plan, or a catalogue, of millions of lines.
 const POST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Why a daemon could not be asked.
@@ -149,6 +149,19 @@ impl AdminClient {
     /// Ends the verification that runs.
     pub async fn cancel_verification(&self) -> Result<VerifyReport, AdminError> {
         self.ask(self.request(Method::DELETE, "v1/cache/verify")).await
+    }
+
+    /// The objects on disk that `path` means, the largest `top` of them.
+    pub async fn cached_objects(&self, path: &Path, top: u32) -> Result<CachedObjects, AdminError> {
+        let path = segment(&path.display().to_string());
+        let route = format!("v1/cache/objects?top={top}&path={path}");
+        self.ask(self.request(Method::GET, &route).timeout(POST_TIMEOUT)).await
+    }
+
+    /// Lets go of what is cached.
+    pub async fn evict(&self, request: &EvictRequest) -> Result<EvictReport, AdminError> {
+        let asked = self.request(Method::POST, "v1/cache/evict").json(request);
+        self.ask(asked.timeout(POST_TIMEOUT)).await
     }
 
     /// Posts the plan `text` to the mount at `mountpoint`; `query` says of which epoch and rank.

@@ -3,10 +3,13 @@
 //! The work is the daemon's; this only asks and shows. Ctrl-C ends a verification that it has asked for.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tenderfs_daemon::admin::model::{VerifyReport, VerifyState};
+use tenderfs_daemon::admin::model::{
+    CachedObject, CachedObjects, EvictReport, EvictRequest, VerifyReport, VerifyState,
+};
 use tenderfs_daemon::config::format_bytes;
 
 use crate::admin_client::{self, AdminClient};
@@ -30,6 +33,28 @@ pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
             Ok(())
         }
         CacheCommand::Verify(args) => verify(args).await,
+        CacheCommand::Ls { path, top, socket, json } => {
+            let path = path.as_deref().map(warm::absolute).transpose()?;
+            let found = admin_client::find_mount(path.as_deref(), socket.socket.as_deref()).await?;
+            let (client, mountpoint) = found;
+            let path = path.unwrap_or_else(|| PathBuf::from(&mountpoint));
+            let listed = client.cached_objects(&path, *top).await?;
+            match json {
+                true => println!("{}", text_of(&listed)),
+                false => print!("{}", table_of(&listed)),
+            }
+            Ok(())
+        }
+        CacheCommand::Evict { path, socket, json } => {
+            let path = warm::absolute(path)?;
+            let client = admin_client::find(&path, socket.socket.as_deref()).await?;
+            let request = EvictRequest { path: path.display().to_string(), ..Default::default() };
+            evict(&client, &request, *json).await
+        }
+        CacheCommand::Clear { daemon, json, .. } => {
+            let request = EvictRequest { all: true, ..Default::default() };
+            evict(&client(daemon).await?, &request, *json).await
+        }
     }
 }
 
@@ -39,6 +64,32 @@ async fn client(which: &WhichDaemon) -> Result<AdminClient, ToolError> {
     match &which.path {
         Some(path) => Ok(admin_client::find(&warm::absolute(path)?, socket).await?),
         None => Ok(admin_client::only(socket).await?),
+    }
+}
+
+async fn evict(client: &AdminClient, request: &EvictRequest, json: bool) -> Result<(), ToolError> {
+    let EvictReport { objects, bytes } = client.evict(request).await?;
+    if json {
+        println!("{}", text_of(&EvictReport { objects, bytes }));
+    } else {
+        println!("{objects} objects of {} are not on disk any more", format_bytes(bytes));
+    }
+    Ok(())
+}
+
+/// A line for each object, and one for all.
+fn table_of(listed: &CachedObjects) -> String {
+    let line = |object: &CachedObject| {
+        let CachedObject { path, size_bytes, disk_bytes, last_use } = object;
+        let (disk, size) = (format_bytes(*disk_bytes), format_bytes(*size_bytes));
+        format!("{disk:>10} of {size:>10}  {last_use}  {path}\n")
+    };
+    let lines: String = listed.objects.iter().map(line).collect();
+    let CachedObjects { objects, total_objects, total_bytes } = listed;
+    let total = format!("{total_objects} objects, {} on disk", format_bytes(*total_bytes));
+    match total_objects.saturating_sub(objects.len() as u64) {
+        0 => format!("{lines}{total}\n"),
+        more => format!("{lines}{total}; {more} are not shown\n"),
     }
 }
 
@@ -147,6 +198,23 @@ mod tests {
         assert_eq!(code(report(VerifyState::Done, 1, 0)), Err(EXIT_CACHE_DAMAGED));
         assert_eq!(code(report(VerifyState::Done, 0, 1)), Err(EXIT_CACHE_DAMAGED));
         assert_eq!(code(report(VerifyState::Cancelled, 0, 0)), Err(EXIT_INTERRUPTED));
+    }
+
+    #[test]
+    fn what_is_on_disk_is_a_line_each_and_one_for_all() {
+        let object = CachedObject {
+            path: "train/a.tar".into(),
+            size_bytes: 8 << 20,
+            disk_bytes: 4 << 20,
+            last_use: "2026-01-01T00:00:00Z".into(),
+        };
+        let listed =
+            CachedObjects { objects: vec![object], total_objects: 3, total_bytes: 9 << 20 };
+        let text = table_of(&listed);
+        assert_eq!(
+            text,
+            "     4 MiB of      8 MiB  2026-01-01T00:00:00Z  train/a.tar\n3 objects, 9 MiB on disk; 2 are not shown\n"
+        );
     }
 
     #[test]

@@ -272,6 +272,43 @@ pub enum CacheCommand {
     },
     /// Compare all that is on disk with its checksums; what is wrong is fetched again when it is read
     Verify(CacheVerifyArgs),
+    /// What is on disk, the largest first
+    Ls {
+        /// File or folder of a mount; without it the only mount there is
+        path: Option<PathBuf>,
+        /// How many to show
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        top: u32,
+        /// Which daemon.
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// Print what the admin API says (/v1/cache/objects)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let go of what is cached of a file or folder; the next read fetches it again
+    Evict {
+        /// File or folder of a mount
+        path: PathBuf,
+        /// Which daemon.
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// Print what the admin API says (/v1/cache/evict)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let go of everything that is cached, of all mounts
+    Clear {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: WhichDaemon,
+        /// Do it
+        #[arg(long, required = true)]
+        yes: bool,
+        /// Print what the admin API says (/v1/cache/evict)
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which daemon's cache is meant.

@@ -15,7 +15,7 @@ use redb::{
 
 use crate::disk::bitmap::Bitmap;
 use crate::disk::dir::{CacheDir, FORMAT, Found};
-use crate::disk::record::{ObjectRecord, decode_sums, encode_name, encode_sums};
+use crate::disk::record::{ObjectRecord, decode_name, decode_sums, encode_name, encode_sums};
 use crate::error::CacheError;
 use crate::version::{ObjectId, ObjectVersion};
 
@@ -113,6 +113,26 @@ impl Catalogue {
         apply(&transaction, changes)?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Names and keys of the objects that `is_meant` says yes to, by their store and key.
+    pub(crate) fn names(
+        &self,
+        mut is_meant: impl FnMut(&str, &str) -> bool,
+    ) -> Result<Vec<(ObjectId, Box<str>)>, Box<redb::Error>> {
+        let mut read = || -> Result<_, redb::Error> {
+            let mut found = Vec::new();
+            for entry in self.database.begin_read()?.open_table(NAMES)?.iter()? {
+                let (id, name) = entry?;
+                if let Some((store, key)) = decode_name(name.value())
+                    && is_meant(store, key)
+                {
+                    found.push((ObjectId(id.value()), key.into()));
+                }
+            }
+            Ok(found)
+        };
+        read().map_err(Box::new)
     }
 
     /// Checksums of block `index` of object `id`; `None` if there are none or they cannot be read.

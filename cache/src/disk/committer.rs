@@ -50,8 +50,8 @@ pub(crate) enum Order {
         object: Arc<DiskObject>,
         index: u32,
     },
-    DropObject {
-        object: Arc<DiskObject>,
+    DropObjects {
+        objects: Vec<Arc<DiskObject>>,
     },
     Used {
         object: Arc<DiskObject>,
@@ -203,7 +203,7 @@ impl Work {
             Order::DropBlock { object, index } => {
                 self.push(Pending::DropBlock { id: object.id(), index });
             }
-            Order::DropObject { object } => self.remove(&[object]),
+            Order::DropObjects { objects } => self.remove(&objects),
             Order::Used { object } => self.used.push(object),
             Order::Evict { bytes, newcomer, done } => {
                 let choice = Choice::UnusedFirst;

@@ -69,6 +69,20 @@ pub(crate) fn encode_name(version: &ObjectVersion) -> Vec<u8> {
     bytes
 }
 
+/// Store and key of a name; `None` for anything that [`encode_name`] does not write.
+pub(crate) fn decode_name(bytes: &[u8]) -> Option<(&str, &str)> {
+    let (format, mut rest) = bytes.split_first()?;
+    let mut part = || {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (text, after) = after.split_at_checked(length)?;
+        rest = after;
+        std::str::from_utf8(text).ok()
+    };
+    let (store, key, _etag) = (part()?, part()?, part()?);
+    (*format == FORMAT && rest.is_empty()).then_some((store, key))
+}
+
 pub(crate) fn encode_sums(sums: &[u32]) -> Vec<u8> {
     sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
 }
@@ -102,6 +116,14 @@ mod tests {
             for index in 0..blocks {
                 prop_assert_eq!(back.blocks.contains(index), record.blocks.contains(index));
             }
+        }
+
+        #[test]
+        fn names_come_back_as_they_were(store in ".{0,9}", key in ".{0,20}", cut in 1usize..9) {
+            let version = ObjectVersion { store: store.as_str().into(), key: key.as_str().into(), etag: "e".into(), size_bytes: 1 };
+            let bytes = encode_name(&version);
+            prop_assert_eq!(decode_name(&bytes), Some((store.as_str(), key.as_str())));
+            prop_assert_eq!(decode_name(&bytes[..bytes.len() - cut]), None);
         }
 
         #[test]

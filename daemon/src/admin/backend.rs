@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tenderfs_cache::{CachedObject, Evicted};
 use tenderfs_s3client::ErrorKind;
 
 use super::model::{
@@ -69,6 +70,7 @@ impl Backend for Daemon {
             name: mount.settings.name.clone(),
             mountpoint: mount.settings.mountpoint.clone(),
             prefix: mount.settings.prefix.clone(),
+            identity: Arc::clone(&mount.store),
             store: Arc::new(CoreStore::new(
                 Arc::clone(mount),
                 self.cache.clone(),
@@ -77,6 +79,18 @@ impl Backend for Daemon {
             )),
         };
         self.mounts().iter().map(place).collect()
+    }
+
+    fn evict(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Evicted> {
+        let evicted = self.cache.evict(is_meant)?;
+        for mount in self.mounts() {
+            mount.drop_pages(|key| is_meant(&mount.store, key));
+        }
+        Ok(evicted)
+    }
+
+    fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>> {
+        self.cache.cached_objects(is_meant)
     }
 
     fn plan_places(&self) -> Vec<PlanPlace> {
@@ -203,7 +217,7 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time)
         .and_then(|time| time.round(jiff::Unit::Second))
         .map(|time| time.to_string())

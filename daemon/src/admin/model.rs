@@ -396,6 +396,54 @@ pub struct Refusal {
     pub hint: String,
 }
 
+/// Which cached objects are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvictRequest {
+    /// Name or mount point of the mount; needed if there are several and `path` is not absolute.
+    #[serde(default)]
+    pub mount: Option<String>,
+    /// A file or folder of the mount; absolute, or relative to the mount. Empty: all of the mount.
+    #[serde(default)]
+    pub path: String,
+    /// Everything that is cached, of all mounts and of earlier ones, instead of a path.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What was let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EvictReport {
+    /// Objects that were on disk.
+    pub objects: u64,
+    /// Their bytes there.
+    pub bytes: u64,
+}
+
+/// What is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CachedObjects {
+    /// The largest of them, or the first by name.
+    pub objects: Vec<CachedObject>,
+    /// How many there are.
+    pub total_objects: u64,
+    /// Bytes of all of them on disk.
+    pub total_bytes: u64,
+}
+
+/// An object of which something is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CachedObject {
+    /// Its path in the mount.
+    pub path: String,
+    /// Bytes of the object.
+    pub size_bytes: u64,
+    /// Bytes of it on disk.
+    pub disk_bytes: u64,
+    /// When it was used last, RFC 3339.
+    pub last_use: String,
+}
+
 /// A plan that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanAccepted {

@@ -1,12 +1,13 @@
 //! The routes: each a straight line from a request to what the daemon says.
 
+mod inventory;
 mod plans;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -42,6 +43,7 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(warm_create, warm_list))
         .routes(routes!(warm_get, warm_cancel))
         .routes(routes!(warm_events))
+        .merge(inventory::described())
         .merge(plans::described())
         .routes(routes!(openapi))
         .routes(routes!(metrics))
@@ -292,6 +294,18 @@ struct ApiJson<T>(T);
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
 struct ApiPath<T>(T);
+
+/// Parameters after the `?`; the refusal speaks as all refusals do.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(ApiError))]
+struct ApiQuery<T>(T);
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        let hint = "/v1/openapi.json describes the parameters";
+        Self::new(rejection.status(), rejection.body_text(), hint)
+    }
+}
 
 /// A refusal with its status.
 struct ApiError {

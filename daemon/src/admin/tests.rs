@@ -43,6 +43,17 @@ impl Backend for Example {
         vec![place_of("data", "/mnt/data", "", Arc::clone(&self.store))]
     }
 
+    fn evict(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Evicted> {
+        let objects = u64::from(is_meant("store/data", "c"));
+        Ok(Evicted { objects, bytes: 5 * objects })
+    }
+
+    fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>> {
+        let object =
+            CachedObject { key: "c".into(), size_bytes: 5, disk_bytes: 5, last_use_ms: 1000 };
+        Ok(is_meant("store/data", "c").then_some(object).into_iter().collect())
+    }
+
     fn plan_places(&self) -> Vec<PlanPlace> {
         let plans = Arc::clone(&self.plans);
         vec![PlanPlace { name: "data".into(), mountpoint: "/mnt/data".into(), plans }]
@@ -269,7 +280,7 @@ fn every_described_route_is_served_and_answers_as_described() {
                 fits(&json, &content["schema"], &document, path);
             }
         }
-        assert_eq!(operations, 19);
+        assert_eq!(operations, 21);
     });
 }
 
@@ -290,6 +301,10 @@ fn what_is_not_described_is_refused_in_one_voice() {
             ("POST", "/v1/warm", Some(json!({"url": "http://x"})), 422),
             ("POST", "/v1/warm", Some(json!({"workers": 0})), 400),
             ("POST", "/v1/warm", Some(json!({"path": "x".repeat(70_000)})), 413),
+            ("GET", "/v1/cache/objects?mount=x", None, 404),
+            ("GET", "/v1/cache/objects?top=-1", None, 400),
+            ("POST", "/v1/cache/evict", Some(json!({"path": "../etc"})), 400),
+            ("POST", "/v1/cache/evict", Some(json!({"all": true, "path": "c"})), 400),
             ("GET", "/v1/jobs?mount=x", None, 404),
             ("GET", "/v1/jobs?mont=data", None, 400),
             ("GET", "/v1/jobs/x/status", None, 404),

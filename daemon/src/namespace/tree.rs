@@ -243,6 +243,11 @@ impl Tree {
         *asks == ASKS_BEFORE_LISTING
     }
 
+    /// The inodes of the files that `is_meant` says yes to, by their key.
+    pub(crate) fn inodes_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u64> {
+        self.current.iter().filter(|(key, _)| is_meant(key)).map(|(_, ino)| *ino).collect()
+    }
+
     /// Somebody has waited long enough for the listing of `prefix`.
     pub(crate) fn note_slow(&mut self, prefix: &Arc<str>) {
         self.slow.insert(Arc::clone(prefix));

@@ -3,18 +3,18 @@
 use std::path::{Component, Path};
 
 use super::{Place, WarmError};
-use crate::admin::model::WarmRequest;
 
 /// The mount and the path in it, without slashes at its ends; empty is the whole mount.
-pub(super) fn find<'a>(
-    request: &WarmRequest,
+pub(crate) fn find<'a>(
+    mount: Option<&str>,
+    written: &str,
     places: &'a [Place],
 ) -> Result<(&'a Place, String), WarmError> {
-    let path = Path::new(&request.path);
-    let place = match &request.mount {
+    let path = Path::new(written);
+    let place = match mount {
         Some(mount) => named(mount, places)?,
         None if path.is_absolute() => covering(path, places)
-            .ok_or_else(|| WarmError::NotUnderAMount { path: request.path.clone() })?,
+            .ok_or_else(|| WarmError::NotUnderAMount { path: written.to_owned() })?,
         None => match places {
             [only] => only,
             _ => return Err(WarmError::WhichMount),
@@ -22,11 +22,11 @@ pub(super) fn find<'a>(
     };
     let relative = if path.is_absolute() {
         path.strip_prefix(&place.mountpoint)
-            .map_err(|_| WarmError::NotUnderAMount { path: request.path.clone() })?
+            .map_err(|_| WarmError::NotUnderAMount { path: written.to_owned() })?
     } else {
         path
     };
-    Ok((place, key_part(relative, &request.path)?))
+    Ok((place, key_part(relative, written)?))
 }
 
 /// The mount of this name or mount point.
@@ -64,12 +64,7 @@ mod tests {
     #[track_caller]
     fn check(mount: Option<&str>, path: &str, expected: Result<(&str, &str), WarmError>) {
         let places = [place("data", "/mnt/data", ""), place("sub", "/mnt/data/sub", "p/")];
-        let request = WarmRequest {
-            mount: mount.map(str::to_owned),
-            path: path.to_owned(),
-            ..WarmRequest::default()
-        };
-        let found = find(&request, &places).map(|(place, path)| (place.name.clone(), path));
+        let found = find(mount, path, &places).map(|(place, path)| (place.name.clone(), path));
         let expected = expected.map(|(name, path)| (name.to_owned(), path.to_owned()));
         assert_eq!(found, expected, "{mount:?} {path:?}");
     }

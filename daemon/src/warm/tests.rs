@@ -113,7 +113,9 @@ pub(crate) fn place(name: &str, mountpoint: &str, prefix: &str) -> Place {
 }
 
 pub(crate) fn place_of(name: &str, mountpoint: &str, prefix: &str, store: Arc<FakeStore>) -> Place {
-    Place { name: name.to_owned(), mountpoint: mountpoint.into(), prefix: prefix.to_owned(), store }
+    let identity = format!("store/{name}").into();
+    let (name, prefix) = (name.to_owned(), prefix.to_owned());
+    Place { name, mountpoint: mountpoint.into(), prefix, identity, store }
 }
 
 const LIMITS: JobLimits = JobLimits { running_max: 2, finished_max: 3, workers: 4 };

@@ -14,6 +14,7 @@ mod crash;
 mod fstab;
 mod hostile_keys;
 mod interrupts;
+mod inventory;
 mod keeping;
 mod kills;
 mod memory;

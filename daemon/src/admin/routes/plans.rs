@@ -2,8 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::super::Shared;
 use super::super::model::{PlanAccepted, PlanJob, Refusal};
-use super::{ApiError, ApiPath};
+use super::{ApiError, ApiPath, ApiQuery};
 use crate::plans::{self, PlanError, PlanName};
 
 /// Bytes of a plan at most, as it is sent and as it is unpacked.
@@ -149,18 +148,6 @@ async fn job_cancel(
 ) -> Result<Json<PlanJob>, ApiError> {
     let plans = plans::find(which.mount.as_deref(), &shared.backend.plan_places())?;
     Ok(Json(plans.cancel(&job)?))
-}
-
-/// Parameters after the `?`; the refusal speaks as all refusals do.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(ApiError))]
-struct ApiQuery<T>(T);
-
-impl From<QueryRejection> for ApiError {
-    fn from(rejection: QueryRejection) -> Self {
-        let hint = "/v1/openapi.json describes the parameters";
-        Self::new(rejection.status(), rejection.body_text(), hint)
-    }
 }
 
 impl From<PlanError> for ApiError {

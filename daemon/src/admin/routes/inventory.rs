@@ -1,0 +1,174 @@
+//! The routes of what is cached by name.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::backend::rfc3339;
+use super::super::model::{CachedObject, CachedObjects, EvictReport, EvictRequest, Refusal};
+use super::super::{Backend, Shared};
+use super::{ApiError, ApiJson, ApiQuery};
+use crate::warm;
+
+/// Objects that are listed unless a number is asked for, and at most.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 100_000;
+
+/// The routes with their description.
+pub(super) fn described() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(cached_objects)).routes(routes!(evict))
+}
+
+/// Which objects are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WhichObjects {
+    /// Name or mount point of the mount; needed if there are several and `path` is not absolute.
+    mount: Option<String>,
+    /// A file or folder of the mount; absolute, or relative to the mount. Empty: all of the mount.
+    #[serde(default)]
+    path: String,
+    /// How many at most, the largest on disk first; 100 unless given.
+    top: Option<usize>,
+}
+
+/// What is on disk, the largest first.
+#[utoipa::path(
+    get, path = "/v1/cache/objects", params(WhichObjects),
+    responses(
+        (status = 200, body = CachedObjects),
+        (status = 400, body = Refusal),
+        (status = 404, body = Refusal),
+        (status = 500, body = Refusal),
+    )
+)]
+async fn cached_objects(
+    State(shared): State<Shared>,
+    ApiQuery(which): ApiQuery<WhichObjects>,
+) -> Result<Json<CachedObjects>, ApiError> {
+    let meant = Meant::new(&shared, which.mount.as_deref(), &which.path)?;
+    let top = which.top.unwrap_or(LISTED).min(LISTED_MAX);
+    let prefix = meant.prefix.clone();
+    let mut objects =
+        blocking(shared, move |backend| backend.cached(&|store, key| meant.is_it(store, key)))
+            .await?;
+    let total_objects = objects.len() as u64;
+    let total_bytes = objects.iter().map(|object| object.disk_bytes).sum();
+    objects.sort_by(|a, b| b.disk_bytes.cmp(&a.disk_bytes).then_with(|| a.key.cmp(&b.key)));
+    objects.truncate(top);
+    let describe = |object: tenderfs_cache::CachedObject| CachedObject {
+        path: object.key.strip_prefix(&prefix).unwrap_or(&object.key).to_owned(),
+        size_bytes: object.size_bytes,
+        disk_bytes: object.disk_bytes,
+        last_use: rfc3339(UNIX_EPOCH + Duration::from_millis(object.last_use_ms)),
+    };
+    let objects = objects.into_iter().map(describe).collect();
+    Ok(Json(CachedObjects { objects, total_objects, total_bytes }))
+}
+
+/// Lets go of what is cached of a file or folder, or of all: the next read fetches it again. Who reads
+/// it now goes on.
+#[utoipa::path(
+    post, path = "/v1/cache/evict", request_body = EvictRequest,
+    responses(
+        (status = 200, body = EvictReport),
+        (status = 400, body = Refusal),
+        (status = 404, body = Refusal),
+        (status = 500, body = Refusal),
+    )
+)]
+async fn evict(
+    State(shared): State<Shared>,
+    ApiJson(request): ApiJson<EvictRequest>,
+) -> Result<Json<EvictReport>, ApiError> {
+    if request.all && (request.mount.is_some() || !request.path.is_empty()) {
+        let error = "`all` goes without a mount and a path";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, error, "say one of them"));
+    }
+    let meant = if request.all {
+        None
+    } else {
+        Some(Meant::new(&shared, request.mount.as_deref(), &request.path)?)
+    };
+    let evicted = blocking(shared, move |backend| {
+        backend.evict(&|store, key| meant.as_ref().is_none_or(|meant| meant.is_it(store, key)))
+    })
+    .await?;
+    tracing::info!(
+        objects = evicted.objects,
+        bytes = evicted.bytes,
+        all = request.all,
+        path = request.path,
+        "evicted because it was asked for"
+    );
+    Ok(Json(EvictReport { objects: evicted.objects, bytes: evicted.bytes }))
+}
+
+/// The objects that a path of a mount means.
+struct Meant {
+    identity: Arc<str>,
+    /// Prefix of the mount.
+    prefix: String,
+    /// Key of the file, or of the folder without its last `/`; empty for the whole bucket.
+    key: String,
+}
+
+impl Meant {
+    fn new(shared: &Shared, mount: Option<&str>, path: &str) -> Result<Self, ApiError> {
+        let places = shared.backend.warm_places();
+        let (place, path) = warm::find(mount, path, &places)?;
+        let key = format!("{}{path}", place.prefix);
+        let key = key.strip_suffix('/').unwrap_or(&key).to_owned();
+        Ok(Self { identity: Arc::clone(&place.identity), prefix: place.prefix.clone(), key })
+    }
+
+    fn is_it(&self, store: &str, key: &str) -> bool {
+        let below = || {
+            let rest = key.strip_prefix(self.key.as_str());
+            rest.is_some_and(|rest| self.key.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        store == &*self.identity && below()
+    }
+}
+
+/// Runs what reads the catalogue, aside of the other routes.
+async fn blocking<T: Send + 'static>(
+    shared: Shared,
+    work: impl FnOnce(&dyn Backend) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(move || work(&*shared.backend)).await;
+    let failed = |error: String| {
+        let hint = "the daemon's log says more";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error, hint)
+    };
+    done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_means_the_file_or_what_is_below_the_folder() {
+        let meant = |key: &str| Meant {
+            identity: "store".into(),
+            prefix: String::new(),
+            key: key.to_owned(),
+        };
+        for (key, yes, no) in
+            [("a/b", &["a/b", "a/b/c"][..], &["a/bc", "a", "x/a/b"][..]), ("", &["a", "b/c"], &[])]
+        {
+            assert!(yes.iter().all(|other| meant(key).is_it("store", other)), "{key}");
+            assert!(!no.iter().any(|other| meant(key).is_it("store", other)), "{key}");
+            assert!(!meant(key).is_it("other", yes[0]));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `tenderfs cache ls`, `evict` and `clear` on a running daemon.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use serde_json::Value;
+use tenderfs_lab::Operation;
+use tenderfs_tests::{Program, Stage, eventually, run};
+
+use super::{LIMIT, MIB, check_all, count_since};
+
+/// Runs `tenderfs cache`; returns its exit code and answer.
+fn cache(stage: &Stage, arguments: &[&str]) -> (i32, Value, String) {
+    let mut command = stage.command(Program::Tenderfs);
+    command.arg("cache").args(arguments);
+    command.args(["--json", "--socket"]).arg(stage.admin_socket());
+    let done = run(&mut command, LIMIT);
+    (done.code(), serde_json::from_str(&done.stdout).unwrap_or_default(), done.stderr)
+}
+
+fn path(stage: &Stage, key: &str) -> String {
+    stage.path(key).display().to_string()
+}
+
+#[test]
+fn what_is_evicted_is_fetched_again_and_nothing_else() {
+    let Some(mut stage) = Stage::new() else { return };
+    let mut files = stage.fill((0..6).map(|n| (format!("a/{n}"), MIB / 2)));
+    files.extend(stage.fill((0..4).map(|n| (format!("ab/{n}"), MIB))));
+    stage.start();
+    check_all(&stage, &files);
+    let (code, listed, stderr) = cache(&stage, &["ls", &path(&stage, "a")]);
+    assert_eq!((code, &listed["total_objects"]), (0, &6.into()), "{listed} {stderr}");
+    assert_eq!(listed["total_bytes"], 3 * MIB, "{listed}");
+    let (code, listed, _) = cache(&stage, &["ls", "--top", "2"]);
+    assert_eq!((code, &listed["total_objects"]), (0, &10.into()), "{listed}");
+    let shown: Vec<_> =
+        listed["objects"].as_array().unwrap().iter().map(|o| o["path"].clone()).collect();
+    assert_eq!(shown, ["ab/0", "ab/1"], "the largest first");
+    let (code, evicted, stderr) = cache(&stage, &["evict", &path(&stage, "a")]);
+    assert_eq!((code, &evicted["objects"]), (0, &6.into()), "{evicted} {stderr}");
+    assert_eq!(evicted["bytes"], 3 * MIB, "{evicted}");
+    let mark = stage.lab().ledger().mark();
+    check_all(&stage, &files);
+    assert_eq!(count_since(stage.lab().ledger(), mark, Operation::Get), 6, "of `a` alone");
+    assert_eq!(cache(&stage, &["clear"]).0, 2, "only if it is meant");
+    let (code, evicted, _) = cache(&stage, &["clear", "--yes"]);
+    assert_eq!((code, &evicted["objects"]), (0, &10.into()), "{evicted}");
+    let disk = || cache(&stage, &["ls"]).1["total_objects"] == 0;
+    eventually(LIMIT, "an empty disk tier", || disk().then_some(()));
+    let mark = stage.lab().ledger().mark();
+    check_all(&stage, &files);
+    assert_eq!(count_since(stage.lab().ledger(), mark, Operation::Get), 10);
+    let (code, _, stderr) = cache(&stage, &["evict", "/nowhere/x"]);
+    assert!(code == 1 && stderr.contains("/nowhere/x"), "{code} {stderr}");
+}
+
+#[test]
+fn a_reader_goes_on_while_its_file_is_evicted() {
+    let Some(mut stage) = Stage::new() else { return };
+    let files = stage.fill([("large.bin", 24 * MIB)]);
+    stage.start();
+    check_all(&stage, &files);
+    let open = File::open(stage.path("large.bin")).unwrap();
+    let mut piece = vec![0; 100_000];
+    for step in 0..20 {
+        let at = step * MIB + 17;
+        open.read_exact_at(&mut piece, at).unwrap();
+        assert!(piece == files[0].bytes(at, 100_000)[..], "wrong bytes at {at}");
+        if step % 4 == 1 {
+            let (code, _, stderr) = cache(&stage, &["evict", &path(&stage, "large.bin")]);
+            assert_eq!(code, 0, "{stderr}");
+        }
+    }
+    drop(open);
+    check_all(&stage, &files);
+}
