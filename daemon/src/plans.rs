@@ -16,6 +16,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -349,16 +350,11 @@ impl Plans {
         let window_bytes = self.share_bytes(&table);
         let (mut used, mut is_whole) = (0, false);
         for job in table.jobs.values_mut() {
-            let before = used;
-            for rank in job.ranks.values_mut() {
-                let span = rank.observe(key, what, window_bytes);
-                used += u64::from(span.is_some());
-                is_whole |= span == Some(Span::Whole);
-            }
-            if used > before {
-                job.heard = Instant::now();
-                job.has_lease = true;
-            }
+            let Some(span) = job.observe(key, what, window_bytes) else { continue };
+            used += 1;
+            is_whole |= span == Span::Whole;
+            job.heard = Instant::now();
+            job.has_lease = true;
         }
         drop(table);
         if used > 0 {
@@ -565,6 +561,20 @@ fn describe(epoch: u64, rank: u32, stream: &Stream<Arc<Object>>) -> PlanEpoch {
 }
 
 impl Job {
+    /// Counts a use for the rank that plans it in the earliest epoch, and for one only: what one rank
+    /// reads in this epoch, another reads in the next.
+    fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> Option<Span> {
+        let mut epoch = None;
+        loop {
+            let next = self.ranks.values().filter_map(|rank| rank.epoch_after(epoch)).min()?;
+            let mut ranks = self.ranks.values_mut();
+            if let Some(span) = ranks.find_map(|rank| rank.observe(next, key, what, window_bytes)) {
+                return Some(span);
+            }
+            epoch = Some(next);
+        }
+    }
+
     fn new(world: u32) -> Self {
         Self {
             ranks: BTreeMap::new(),
@@ -588,13 +598,16 @@ impl Rank {
         self.epochs.values().map(Stream::held_bytes).sum()
     }
 
-    fn observe(&mut self, key: &str, what: Use, window_bytes: u64) -> Option<Span> {
-        let used = self.epochs.iter_mut().find_map(|(epoch, stream)| {
-            let span = stream.observe(key, what, window_bytes)?;
-            Some((*epoch, stream.used(), span))
-        });
-        let (epoch, uses, span) = used?;
-        if uses >= USES_TO_RETIRE {
+    /// The earliest of its epochs that come after `epoch`, or of all.
+    fn epoch_after(&self, epoch: Option<u64>) -> Option<u64> {
+        let after = epoch.map_or(Bound::Unbounded, Bound::Excluded);
+        self.epochs.range((after, Bound::Unbounded)).next().map(|(epoch, _)| *epoch)
+    }
+
+    fn observe(&mut self, epoch: u64, key: &str, what: Use, window_bytes: u64) -> Option<Span> {
+        let stream = self.epochs.get_mut(&epoch)?;
+        let span = stream.observe(key, what, window_bytes)?;
+        if stream.used() >= USES_TO_RETIRE {
             self.epochs.retain(|other, _| *other >= epoch);
         }
         Some(span)

@@ -64,6 +64,25 @@ fn an_epoch_is_given_up_once_the_next_is_well_begun() {
 }
 
 #[test]
+fn what_a_rank_reads_is_no_use_of_another_ranks_next_epoch() {
+    let plans = plans();
+    let lines = |of: &str| (0..100).map(|n| format!("{of}{n}")).collect::<Vec<_>>().join("\n");
+    for (epoch, rank, of) in [(0, 0, "a"), (0, 1, "b"), (1, 0, "b"), (1, 1, "a")] {
+        plans.post(&name("job", epoch, rank), lines(of).as_bytes()).unwrap();
+    }
+    let epochs = || {
+        let plans = plans.status("job").unwrap().epochs;
+        plans.iter().map(|e| (e.rank, e.epoch, e.used)).collect::<Vec<_>>()
+    };
+    for n in 0..90 {
+        assert!(plans.observe_use(&format!("p/a{n}"), Use::Closed));
+    }
+    assert_eq!(epochs(), [(0, 0, 90), (0, 1, 0), (1, 0, 0), (1, 1, 0)]);
+    plans.observe_use("p/b0", Use::Closed);
+    assert_eq!(epochs(), [(0, 0, 90), (0, 1, 0), (1, 0, 1), (1, 1, 0)]);
+}
+
+#[test]
 fn a_job_that_is_silent_for_its_lease_is_forgotten() {
     let plans = plans();
     plans.post(&name("job", 0, 0), b"a").unwrap();
