@@ -19,8 +19,8 @@ SOCKET_VARIABLE = "TENDERFS_ADMIN_SOCKET"
 ANSWER_SECONDS = 2.0
 """Within this a daemon accepts a connection and answers a question. One that works does so in milliseconds."""
 
-POST_SECONDS = 15.0
-"""Within this it takes a plan; one of a million lines takes it about a second."""
+PLAN_BYTES_PER_SECOND = 10e6
+"""A daemon that takes a plan slower than this hangs; one that works takes a hundred megabytes in about a second."""
 
 ANSWER_BYTES_MAX = 16 << 20
 

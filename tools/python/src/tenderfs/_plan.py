@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Optional, Union
 
 from ._complaints import LOG, Complaints
-from ._daemon import POST_SECONDS, DaemonError, Mount, ask, mounts, route
+from ._daemon import ANSWER_SECONDS, PLAN_BYTES_PER_SECOND, DaemonError, Mount, ask, mounts, route
 
 _Path = Union[str, "os.PathLike[str]"]
 
@@ -83,7 +83,8 @@ def post(order: Iterable[Entry], *, job: str, epoch: int, rank: int, world: int)
         if lines is not None:
             query = {"epoch": epoch, "rank": rank, "world": world, "mount": mount.mountpoint}
             body = "".join(lines).encode()
-            ask(mount.socket, "POST", route("jobs", job, "plans", **query), body, POST_SECONDS)
+            seconds = ANSWER_SECONDS + len(body) / PLAN_BYTES_PER_SECOND
+            ask(mount.socket, "POST", route("jobs", job, "plans", **query), body, seconds)
     entries = sum(len(lines) for lines in plans.values())
     LOG.debug("job %s, epoch %d, rank %d: %d reads published, %d left out", job, epoch, rank, entries, left_out)
     return Published(job, epoch, rank, entries, left_out, tuple(plans))
