@@ -48,6 +48,8 @@ impl Pump {
             let changed = self.plans().changed.notified();
             if let Some(ticket) = self.plans().take() {
                 self.fetch(&ticket).await;
+                // What is known is fetched without waiting; others have taken earlier entries, and go first.
+                tokio::task::yield_now().await;
                 continue;
             }
             if self.plans().is_active() {

@@ -84,6 +84,19 @@ fn a_planned_file_is_fetched_once_before_it_is_opened_and_in_the_order_of_the_pl
 }
 
 #[test]
+fn what_comes_first_in_a_plan_is_not_fetched_last() {
+    let Some((stage, files)) = stage_with(160, |_| {}) else { return };
+    // The first entries wait for the listing of their directory, and those behind them do not.
+    post(&stage, "", lines(&files));
+    wait_for_gets(&stage, files.len());
+    let gets = gets(&stage);
+    for file in &files[..16] {
+        let turn = gets.iter().position(|entry| *entry.key == *file.key).unwrap();
+        assert!(turn < gets.len() / 2, "{} was fetched as number {turn}", file.key);
+    }
+}
+
+#[test]
 fn workers_of_a_job_that_take_turns_find_every_file_fetched_once() {
     let Some((stage, files)) = stage_with(120, |_| {}) else { return };
     post(&stage, "", lines(&files));
