@@ -16,6 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Optional
 
+from tenderfs._daemon import DaemonError, ask
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 LIMIT_SECONDS = 60.0
 BUCKET = "training"
@@ -112,9 +114,12 @@ class Stage:
 
         def is_ready() -> bool:
             assert daemon.poll() is None, (self.folder / "daemon.log").read_text()
-            return os.path.ismount(self.mountpoint) and self.socket.exists()
+            try:
+                return bool(ask(self.socket, "GET", "/v1/status")["state"] == "ready")
+            except DaemonError:
+                return False
 
-        eventually("the mount", is_ready)
+        eventually("the daemon to be ready", is_ready)
 
     def _config(self) -> str:
         tables: dict[str, dict[str, str]] = {
