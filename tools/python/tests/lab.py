@@ -134,7 +134,8 @@ class Stage:
         lines = []
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {value}" for key, value in table.items())]
-        mount = {"bucket": BUCKET, "mountpoint": str(self.mountpoint), "endpoint_url": self._greeting["AWS_ENDPOINT_URL"]}
+        mount = {"bucket": BUCKET, "mountpoint": str(self.mountpoint)}
+        mount["endpoint_url"] = self._greeting["AWS_ENDPOINT_URL"]
         mount["region"] = self._greeting["AWS_REGION"]
         lines += ["[[mount]]", *(f"{key} = {json.dumps(value)}" for key, value in mount.items())]
         return "\n".join(lines) + "\n"

@@ -287,7 +287,10 @@ class WithTorch(Staged):
             Image.new("RGB", (8, 8), (number, 2 * number, 3 * number)).save(picture, "PNG")
             stage.put(f"train/{'cat' if number % 2 else 'dog'}/{number:02}.png", picture.getvalue())
         stage.start()
-        folders = [ImageFolder(str(where / "train"), lambda image: image.getpixel((0, 0))) for where in (stage.mountpoint, stage.bucket)]
+        folders = [
+            ImageFolder(str(where / "train"), lambda image: image.getpixel((0, 0)))
+            for where in (stage.mountpoint, stage.bucket)
+        ]
         loaders = [DataLoader(folder, 4, shuffle=True, num_workers=2, collate_fn=list) for folder in folders]
         torch.manual_seed(2)
         seen = list(tenderfs.wrap(loaders[0], job="images"))

@@ -34,6 +34,11 @@ try:
 except ImportError as missing:
     raise unittest.SkipTest(f"{missing.name} is not installed: `pip install torch numpy` lets these run") from missing
 
+try:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+except ImportError:
+    StatefulDataLoader = None
+
 import tenderfs
 from tenderfs import _daemon, _loader
 from recorder import MOUNTPOINT, Recorder
@@ -342,6 +347,37 @@ class Plans(unittest.TestCase):
             loader = tenderfs.wrap(DataLoader(Numbers(), batch_size=None, sampler=Endless()), paths=path_of)
             self.assertEqual(next(iter(loader))[0], 3)
             self.assertEqual([len(lines) for _, lines in recorder.plans], [1000])
+
+
+@unittest.skipIf(StatefulDataLoader is None, "torchdata is not installed: `pip install torchdata` lets this run")
+class Resuming(unittest.TestCase):
+    def test_a_loader_goes_on_where_it_was_and_publishes_what_is_left(self) -> None:
+        for workers in (0, 2):
+            with self.subTest(workers=workers), Recorder() as recorder, listening_to(recorder.socket):
+                plain = self.saved_and_resumed(workers, lambda loader: loader)
+                wrapped = self.saved_and_resumed(workers, lambda loader: tenderfs.wrap(loader, paths=path_of))
+                self.assertEqual(wrapped, plain)
+                settle()
+                left = [f"{index:02}" for batch in wrapped[1] for index in batch]
+                of_this_pass = [lines for query, lines in recorder.plans if query["epoch"] == "0"]
+                self.assertEqual(of_this_pass[-1], left)
+                self.assertEqual(len(left), ITEMS - 8)
+
+    def saved_and_resumed(self, workers: int, wrap: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+        def make() -> Any:
+            return wrap(StatefulDataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=workers))
+
+        def indices_of(batches: Any) -> list[Any]:
+            return [batch[0].tolist() for batch in batches]
+
+        torch.manual_seed(1)
+        loader = make()
+        batches = iter(loader)
+        first = indices_of([next(batches), next(batches)])
+        state = loader.state_dict()
+        resumed = make()
+        resumed.load_state_dict(state)
+        return first, indices_of(resumed)
 
 
 class Openness(unittest.TestCase):

@@ -104,8 +104,9 @@ class MosaicML(unittest.TestCase):
     def test_shards_come_in_parts_in_the_order_in_which_their_samples_are_read(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             self.index(Path(name))
+            first, mib = f"{name}/shard.00000.mds", self.MIB
             shards = [
-                [(f"{name}/shard.00000.mds", 0, 16 * self.MIB), (f"{name}/shard.00000.mds", 16 * self.MIB, 4 * self.MIB)],
+                [(first, 0, 16 * mib), (first, 16 * mib, 4 * mib)],
                 [(f"{name}/shard.00001.mds", 0, 16 * self.MIB)],
                 [(f"{name}/shard.00002.mds", 0, 3)],
                 [(f"{name}/shard.00003.jsonl.meta", 0, 2), (f"{name}/shard.00003.jsonl", 0, 7)],

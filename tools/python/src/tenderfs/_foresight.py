@@ -51,6 +51,12 @@ class Foresight:
         with process_randomness_kept():
             self._iterator = iter(self.sampler)
 
+    def resume(self, state: Any) -> None:
+        """What a loader does that goes on in the middle of a pass: loads the state of the iterator."""
+        iterator: Any = self._iterator
+        with process_randomness_kept():
+            iterator.load_state_dict(copy.deepcopy(state))
+
     def this_pass(self, items_max: int) -> list[Any]:
         """What the sampler yields in the pass that is about to begin, at most so many items."""
         # The loader may have drawn from them since its call of `iter`.

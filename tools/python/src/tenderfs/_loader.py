@@ -73,7 +73,8 @@ def _announced(loader: _Loader, paths: Optional[Paths], voice: _Voice) -> _Loade
         raise ValueError(f"which files the items of {kind} are in is not known: say it by `paths=`")
     wrapped: Any = copy.copy(known)
     # The loader refuses a new sampler, lest it be changed while workers run; a copy has none yet.
-    object.__setattr__(wrapped, name, _Announced(sampler, _Announcer(known, sampler, found, voice)))
+    announced_kind = _StatefulAnnounced if _is_stateful(sampler) else _Announced
+    object.__setattr__(wrapped, name, announced_kind(sampler, _Announcer(known, sampler, found, voice)))
     wrapped._iterator = None
     announced: _Loader = wrapped
     return announced
@@ -93,7 +94,9 @@ class _Announced:
     def __iter__(self) -> Iterator[Any]:
         # What a sampler draws in `__iter__` itself, before the first item, is to be drawn when the loader asks.
         foresight = None if _is_lazy(self._sampler) else self._announcer.foresee()
-        return self._announcer.announced(foresight, iter(self._sampler))
+        items = iter(self._sampler)
+        kind = _StatefulItems if _is_stateful(items) else _Items
+        return kind(self._announcer, foresight, items)
 
     def __len__(self) -> int:
         length: int = len(self._sampler)
@@ -108,6 +111,52 @@ class _Announced:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._sampler, name, value)
+
+
+class _StatefulAnnounced(_Announced):
+    """One whose state is saved and loaded. Whether it is such a one is asked of its class."""
+
+    __slots__ = ()
+
+    def state_dict(self) -> Any:
+        return self._sampler.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self._sampler.load_state_dict(state)
+
+
+class _Items:
+    """What a sampler yields, announced when the first is asked for."""
+
+    def __init__(self, announcer: _Announcer, foresight: Optional[Foresight], items: Iterator[Any]) -> None:
+        self._announcer = announcer
+        self._foresight = foresight
+        self._items: Any = items
+        self._run: Optional[Iterator[Any]] = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._run is None:
+            self._run = self._announcer.announced(self._foresight, self._items)
+        return next(self._run)
+
+
+class _StatefulItems(_Items):
+    """Those of a StatefulDataLoader, which goes on in the middle of a pass."""
+
+    def state_dict(self) -> Any:
+        return self._items.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        if self._foresight is not None:
+            self._foresight = self._announcer.resumed(self._foresight, state)
+        self._items.load_state_dict(state)
+
+
+def _is_stateful(one: Any) -> bool:
+    return hasattr(one, "state_dict") and hasattr(one, "load_state_dict")
 
 
 def _itself(sampler: Any) -> Any:
@@ -185,6 +234,15 @@ class _Announcer:
             return foresight
         except Exception as error:  # A sampler may hold what cannot be copied.
             self._voice.complaints.say("the order of a sampler cannot be foreseen: %s", error)
+            return None
+
+    def resumed(self, foresight: Foresight, state: Any) -> Optional[Foresight]:
+        """The copy, in the middle of a pass where the sampler will be."""
+        try:
+            foresight.resume(state)
+            return foresight
+        except Exception as error:
+            self._voice.complaints.say("the order of a sampler that goes on cannot be foreseen: %s", error)
             return None
 
     def announced(self, foresight: Optional[Foresight], items: Iterator[Any]) -> Iterator[Any]:
