@@ -171,10 +171,11 @@ impl Disk {
         }
     }
 
-    /// Whether `bytes` of object `id` would be kept: there is room, or what would go for them is
-    /// worth less.
+    /// Whether `bytes` of object `id` would be kept: what would go for them is worth less, or there
+    /// is so much room that nothing would go soon.
     pub(crate) fn admits(&self, id: ObjectId, bytes: u64) -> bool {
-        self.inner.ledger.has_room(bytes) || self.inner.index.has_place_for(id, self.inner.regime())
+        let regime = self.inner.regime();
+        self.inner.index.has_place_for(id, regime) || self.inner.ledger.has_ample_room(bytes)
     }
 
     pub(crate) fn has_block(&self, id: ObjectId, index: u32) -> bool {

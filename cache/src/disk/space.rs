@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::block::BLOCK_BYTES;
+
 /// What the file system has, for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FreeSpace {
@@ -27,6 +29,9 @@ pub(crate) enum Marks {
     /// are admitted that would wait.
     Ignored,
 }
+
+/// Room that is left for objects that others would go for: eight blocks, for as many writers.
+const AMPLE_BYTES: u64 = 8 * BLOCK_BYTES;
 
 /// What a request for space comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +150,13 @@ impl Ledger {
         self.space().surplus(free, marks)
     }
 
-    /// Whether `bytes` can be had without evicting anything.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+    /// Whether `bytes` can be had, and after them as much again as all writers together may be about
+    /// to take: what was evicted for one of them is not for whoever comes by.
+    pub(crate) fn has_ample_room(&self, bytes: u64) -> bool {
         let free = self.free_space();
-        matches!(self.space().decide(bytes, free), Decision::Grant | Decision::Wait)
+        let space = self.space();
+        let margin_bytes = AMPLE_BYTES.max(space.limit_bytes / 32).min(space.limit_bytes / 4);
+        space.decide(bytes + margin_bytes, free) == Decision::Grant
     }
 
     /// Bytes the catalogue takes.

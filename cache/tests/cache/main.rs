@@ -9,6 +9,7 @@
 
 mod backing;
 mod disk;
+mod keeping;
 mod memory;
 mod source;
 mod sparse;
