@@ -99,10 +99,15 @@ impl Core {
             Some(WriteOrder { permit, done }) => (permit, Some(done)),
             None => (None, None),
         };
-        if self.disk().is_none() {
+        let Some(disk) = self.disk() else {
             if let Some(done) = done {
                 drop(done.send(Written::MemoryOnly));
             }
+            return;
+        };
+        // What is not worth its place takes no part of the backlog.
+        if done.is_none() && !is_admitted(disk, &block, object) {
+            self.counters().disk_write_refused.inc();
             return;
         }
         let granules = backlog_granules(block.frame().len_bytes());
@@ -241,11 +246,7 @@ impl Core {
             self.counters().disk_write_skipped.inc();
             return Written::MemoryOnly;
         }
-        let stored_bytes = block.frame().len_bytes().next_multiple_of(4096) as u64;
-        if matches!(newcomer, Newcomer::Rival(_))
-            && !disk.has_block(object.id(), index)
-            && !disk.admits(object.id(), stored_bytes)
-        {
+        if matches!(newcomer, Newcomer::Rival(_)) && !is_admitted(disk, block, object) {
             self.counters().disk_write_refused.inc();
             return Written::MemoryOnly;
         }
@@ -260,6 +261,7 @@ impl Core {
                 return Written::MemoryOnly;
             }
         };
+        let stored_bytes = stored_bytes(block);
         let reservation = if claim.needs_space() {
             let Some(reservation) = self.reserve(disk, stored_bytes, newcomer).await else {
                 self.counters().disk_write_skipped.inc();
@@ -332,6 +334,16 @@ impl Core {
         }
         None
     }
+}
+
+/// Bytes that a block takes on disk.
+fn stored_bytes(block: &Block) -> u64 {
+    block.frame().len_bytes().next_multiple_of(4096) as u64
+}
+
+/// Whether a block that nobody has asked for is worth its place on disk, or is there.
+fn is_admitted(disk: &Disk, block: &Block, object: &Object) -> bool {
+    disk.has_block(object.id(), block.id().index) || disk.admits(object.id(), stored_bytes(block))
 }
 
 /// Granules of the backlog that a block of `len_bytes` takes.
