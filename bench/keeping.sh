@@ -4,6 +4,7 @@
 #
 #     bench/keeping.sh [auto|lru|pin] [files of 4 MiB]
 #
+# BANDWIDTH: of S3, a second (default 500M: a disk that is slower than S3 keeps less of the first pass).
 # TENDERFS: the program (default target/measure/tenderfs). WORK: a folder on the disk to measure (default: a new one in
 # TMPDIR). Prints a line of JSON for each pass.
 set -eu
@@ -25,7 +26,7 @@ trap ended EXIT INT TERM
 for number in $(seq "$files"); do
     head -c 4194304 /dev/urandom > "s3/data/$(printf %05d "$number").bin"
 done
-"$tenderfs" lab --folder s3 --listen 127.0.0.1:9017 --control 127.0.0.1:9018 > lab.out 2>&1 &
+"$tenderfs" lab --folder s3 --total-bandwidth "${BANDWIDTH:-500M}" --listen 127.0.0.1:9017 --control 127.0.0.1:9018 > lab.out 2>&1 &
 lab=$!
 for _ in $(seq 100); do
     grep -q AWS_REGION lab.out && break
