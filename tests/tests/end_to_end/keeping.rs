@@ -64,6 +64,7 @@ fn passes_over_more_than_the_disk_holds_are_hit_by_what_it_holds() {
     let (Some(lru), Some(auto)) = (passes("lru"), passes("auto")) else { return };
     for pass in [1, 2] {
         assert!(lru[pass] > 0.95, "the least recently used are gone when they are read: {lru:?}");
-        assert!(auto[pass] < 0.78, "{auto:?} of the data set from S3");
     }
+    // What the disk was too slow to take in the first pass comes in the second.
+    assert!(auto[1] < 0.9 && auto[2] < 0.78, "{auto:?} of the data set from S3");
 }
