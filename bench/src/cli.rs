@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::compare::bars::Suite;
 use crate::null_server::NullServerArgs;
 use crate::policy::PolicyArgs;
+use crate::train::TrainArgs;
 
 /// Exit code when every byte was read and, if asked, compared equal.
 pub const EXIT_OK: u8 = 0;
@@ -38,12 +39,14 @@ pub enum Command {
     Run(RunArgs),
     /// Measure TenderFS beside what bounds it: native files, a FUSE server that does nothing, fio, parallel GETs
     Compare(CompareArgs),
+    /// Train on nothing: workers read as data loaders do, a job computes, and its utilisation is told
+    Train(Box<TrainArgs>),
     /// Simulate what a cache would hit that keeps the recent, a set that stays put, or whichever earns more
     Policy(PolicyArgs),
     /// Serve files that are read from one buffer: what FUSE itself allows (a part of `compare`)
     #[command(hide = true)]
     NullServer(NullServerArgs),
-    /// Serve the objects that `compare` reads
+    /// Serve the objects that `compare` and `train` read
     #[command(hide = true)]
     Lab(LabArgs),
     /// Become another program that ends with the one that started it
@@ -130,12 +133,9 @@ impl SuiteChoice {
 /// Arguments of `lab`.
 #[derive(Debug, Clone, Args)]
 pub struct LabArgs {
-    /// As `compare --size`
+    /// A file with a line of JSON for each object: its key, the seed of its bytes and how many there are
     #[arg(long)]
-    pub scale: f64,
-    /// As `compare --seed`
-    #[arg(long)]
-    pub seed: u64,
+    pub objects: PathBuf,
 }
 
 /// Arguments of `guard`.

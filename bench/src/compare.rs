@@ -9,19 +9,19 @@
 
 pub mod bars;
 mod bench;
-mod caches;
-mod child;
+pub(crate) mod caches;
+pub(crate) mod child;
 mod cold;
-mod daemon;
-mod data;
+pub(crate) mod daemon;
+pub(crate) mod data;
 mod disk;
 mod error;
 mod files;
 pub(crate) mod fuse_options;
-mod gets;
-mod http;
-mod interrupt;
-mod lab;
+pub(crate) mod gets;
+pub(crate) mod http;
+pub(crate) mod interrupt;
+pub(crate) mod lab;
 mod mapped;
 mod memory;
 mod metadata;
@@ -34,7 +34,7 @@ mod small;
 mod warm;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bars::Suite;
 use bench::{Bench, Wanted};
@@ -68,14 +68,15 @@ pub fn run(args: &CompareArgs) -> Result<Ended, CompareError> {
         seed: args.seed,
     };
     wanted.check()?;
-    let program = daemon_program(args)?;
+    let program = daemon_program(args.tenderfsd.as_deref())?;
     let interrupt = Interrupt::watch()
         .map_err(|source| CompareError::Start { program: "a thread".to_owned(), source })?;
     let mut builder = tempfile::Builder::new();
     let folder = builder.prefix("tenderfs-bench-").tempdir_in(&args.dir);
     let folder = folder.map_err(CompareError::file(&args.dir))?;
     let ground = Ground::new(program, folder.path())?;
-    let lab = lab::LabProcess::start(wanted.scale, wanted.seed, folder.path())?;
+    let objects = data::every_object(wanted.scale, wanted.seed);
+    let lab = lab::LabProcess::start(&objects, folder.path())?;
     let mut table = Table {
         machine: Machine::here(),
         versions: versions(&ground),
@@ -137,10 +138,10 @@ fn suites(choices: &[SuiteChoice]) -> Vec<Suite> {
 }
 
 /// The daemon as the arguments name it, or the one beside this program.
-fn daemon_program(args: &CompareArgs) -> Result<PathBuf, CompareError> {
+pub(crate) fn daemon_program(named: Option<&Path>) -> Result<PathBuf, CompareError> {
     let beside = || std::env::current_exe().map(|program| program.with_file_name("tenderfsd"));
-    let path = match &args.tenderfsd {
-        Some(path) => path.clone(),
+    let path = match named {
+        Some(path) => path.to_owned(),
         None => beside()
             .map_err(|source| CompareError::Start { program: "tenderfsd".to_owned(), source })?,
     };

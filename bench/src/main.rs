@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tenderfs_bench::cli::{Cli, Command, CompareArgs, EXIT_FAILED, EXIT_OK};
-use tenderfs_bench::{compare, null_server, policy, run};
+use tenderfs_bench::{compare, null_server, policy, run, train};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(&args),
         Command::Compare(args) => exit(compared(&args)),
+        Command::Train(args) => exit(train::main(&args)),
         Command::Policy(args) => exit(policy::main(&args)),
         Command::NullServer(args) => exit(null_server::main(&args).map(|()| EXIT_OK)),
         Command::Lab(args) => exit(compare::serve_lab(&args).map(|()| EXIT_OK)),

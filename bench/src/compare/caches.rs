@@ -11,7 +11,7 @@ use super::error::CompareError;
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
 /// Drops the page cache: all of it as root, otherwise the pages of the files below `folders`.
-pub(super) fn drop_pages(folders: &[&Path]) -> Result<(), CompareError> {
+pub(crate) fn drop_pages(folders: &[&Path]) -> Result<(), CompareError> {
     if geteuid().is_root() {
         return order("1");
     }
@@ -19,7 +19,7 @@ pub(super) fn drop_pages(folders: &[&Path]) -> Result<(), CompareError> {
 }
 
 /// Drops pages, dentries and inodes; `false` if that takes more rights than we have.
-pub(super) fn drop_everything() -> Result<bool, CompareError> {
+pub(crate) fn drop_everything() -> Result<bool, CompareError> {
     if !geteuid().is_root() {
         return Ok(false);
     }

@@ -20,21 +20,21 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// A program that runs beside the measurements.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     name: &'static str,
     process: Process,
     log: PathBuf,
 }
 
 /// The subcommand of this program that gives its process away to another program, so that it dies with us.
-pub(super) fn guarded(program: &Path) -> Result<Command, CompareError> {
+pub(crate) fn guarded(program: &Path) -> Result<Command, CompareError> {
     let mut command = own("guard")?;
     command.arg(program);
     Ok(command)
 }
 
 /// A hidden subcommand of this program.
-pub(super) fn own(subcommand: &str) -> Result<Command, CompareError> {
+pub(crate) fn own(subcommand: &str) -> Result<Command, CompareError> {
     let program = std::env::current_exe()
         .map_err(|source| CompareError::Start { program: "tenderfs-bench".to_owned(), source })?;
     let mut command = Command::new(program);
@@ -53,7 +53,7 @@ pub fn become_guarded(program: &OsStr, arguments: &[std::ffi::OsString]) -> std:
 
 impl Child {
     /// Starts `command`; what it complains of goes to `NAME.log` in `folder`.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         command: &mut Command,
         folder: &Path,
@@ -71,34 +71,34 @@ impl Child {
     }
 
     /// Its standard output; `None` the second time.
-    pub(super) fn output(&mut self) -> Option<ChildStdout> {
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.process.stdout.take()
     }
 
     /// Its standard input; a child of ours ends when this is closed.
-    pub(super) fn input(&mut self) -> Option<ChildStdin> {
+    pub(crate) fn input(&mut self) -> Option<ChildStdin> {
         self.process.stdin.take()
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(i32::MAX))
     }
 
     /// Its exit status if it has ended.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().unwrap_or(None)
     }
 
     /// An error that says what it did, with its last words.
-    pub(super) fn failed(&self, what: &'static str) -> CompareError {
+    pub(crate) fn failed(&self, what: &'static str) -> CompareError {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         CompareError::Child { program: self.name, what, log }
     }
 
     /// Ends it: by closing its input and SIGTERM, and by SIGKILL if that does not help.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         drop(self.input());
         if self.ended().is_some() {
             return;
@@ -124,7 +124,7 @@ impl Drop for Child {
 }
 
 /// Waits until `look` finds something.
-pub(super) fn wait_for<T>(
+pub(crate) fn wait_for<T>(
     what: &'static str,
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>, CompareError>,

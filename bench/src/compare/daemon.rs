@@ -25,7 +25,7 @@ const FLUSH_LIMIT: Duration = Duration::from_mins(2);
 
 /// Whether the daemon has a disk tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DiskTier {
+pub(crate) enum DiskTier {
     /// It has.
     On,
     /// It has none.
@@ -34,38 +34,38 @@ pub(super) enum DiskTier {
 
 /// How a daemon is to be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     /// What is mounted.
-    pub(super) set: Set,
+    pub(crate) set: Set,
     /// With or without a disk tier.
-    pub(super) disk_tier: DiskTier,
+    pub(crate) disk_tier: DiskTier,
     /// `memory.limit` in MiB.
-    pub(super) memory_mib: u64,
+    pub(crate) memory_mib: u64,
     /// `fuse.passthrough = false`, if the daemon knows that.
-    pub(super) without_passthrough: bool,
+    pub(crate) without_passthrough: bool,
 }
 
 /// Where daemons are started, and from what.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(crate) struct Ground {
     /// The program.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Holds mount point, cache, configuration and logs.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Whether this daemon knows `fuse.passthrough`.
     knows_passthrough: bool,
 }
 
 /// A daemon with its mount.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     folder: PathBuf,
 }
 
 impl Ground {
     /// Makes the folders and finds out what the daemon's program knows.
-    pub(super) fn new(program: PathBuf, folder: &Path) -> Result<Ground, CompareError> {
+    pub(crate) fn new(program: PathBuf, folder: &Path) -> Result<Ground, CompareError> {
         for name in ["mnt", "cache"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(CompareError::file(&path))?;
@@ -89,26 +89,36 @@ impl Ground {
     }
 
     /// The cache folder.
-    pub(super) fn cache_dir(&self) -> PathBuf {
+    pub(crate) fn cache_dir(&self) -> PathBuf {
         self.folder.join("cache")
     }
 
     /// The mount point.
-    pub(super) fn mountpoint(&self) -> PathBuf {
+    pub(crate) fn mountpoint(&self) -> PathBuf {
         self.folder.join("mnt")
     }
 
+    /// Where its daemons are asked.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
     /// Empties the cache folder; no daemon may be using it.
-    pub(super) fn clear_cache(&self) -> Result<(), CompareError> {
+    pub(crate) fn clear_cache(&self) -> Result<(), CompareError> {
         let path = self.cache_dir();
         let clear = || fs::remove_dir_all(&path).and_then(|()| fs::create_dir(&path));
         clear().map_err(CompareError::file(&path))
     }
 
     /// Starts a daemon and waits until its mount answers.
-    pub(super) fn start(&self, lab: &LabProcess, setup: &Setup) -> Result<Daemon, CompareError> {
+    pub(crate) fn start(&self, lab: &LabProcess, setup: &Setup) -> Result<Daemon, CompareError> {
+        self.start_configured(&self.config(lab, setup))
+    }
+
+    /// Starts a daemon with this configuration, of which the admin socket is [`Ground::admin_socket`].
+    pub(crate) fn start_configured(&self, text: &str) -> Result<Daemon, CompareError> {
         let config = self.folder.join("tenderfs.toml");
-        fs::write(&config, self.config(lab, setup)).map_err(CompareError::file(&config))?;
+        fs::write(&config, text).map_err(CompareError::file(&config))?;
         let socket = self.folder.join("notify.sock");
         fs::remove_file(&socket).ok();
         let notify = UnixDatagram::bind(&socket).map_err(CompareError::file(&socket))?;
@@ -143,7 +153,7 @@ impl Ground {
         let mut text = format!(
             "[daemon]\nadmin_socket = {socket}\n[log]\nlevel = \"warn\"\n[memory]\nlimit = \"{memory}MiB\"\n\
              [cache]\ndir = {cache_dir}\nfree_space_ratio = 0.01\n",
-            socket = quoted(self.folder.join("admin.sock")),
+            socket = quoted(self.admin_socket()),
             memory = setup.memory_mib,
         );
         if setup.without_passthrough && self.knows_passthrough {
@@ -187,12 +197,12 @@ impl Daemon {
     }
 
     /// Processor time it has taken, user and system.
-    pub(super) fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         cpu_of(self.child.pid())
     }
 
     /// The most memory it ever had resident, in bytes (`VmHWM`).
-    pub(super) fn resident_bytes_max(&self) -> Result<u64, CompareError> {
+    pub(crate) fn resident_bytes_max(&self) -> Result<u64, CompareError> {
         let path = PathBuf::from(format!("/proc/{}/status", self.child.pid()));
         let text = fs::read_to_string(&path).map_err(CompareError::file(&path))?;
         let kib = text
@@ -204,19 +214,24 @@ impl Daemon {
     }
 
     /// The sum of a metric's samples whose labels contain `label`, 0 if there are none.
-    pub(super) fn metric(&self, name: &str, label: &str) -> Result<f64, CompareError> {
-        let failed = |source| CompareError::Ask {
-            whom: "the daemon",
-            what: format!("the metric {name}"),
-            source,
-        };
+    pub(crate) fn metric(&self, name: &str, label: &str) -> Result<f64, CompareError> {
+        Ok(sum_of(&self.ask(("GET", "/metrics"), "")?, name, label))
+    }
+
+    /// Asks its admin API, and returns the body of the answer.
+    pub(crate) fn ask(
+        &self,
+        (method, path): (&str, &str),
+        body: &str,
+    ) -> Result<String, CompareError> {
+        let failed =
+            |source| CompareError::Ask { whom: "the daemon", what: path.to_owned(), source };
         let stream = UnixStream::connect(self.folder.join("admin.sock")).map_err(failed)?;
-        let text = http::ask(stream, ("GET", "/metrics"), "").map_err(failed)?;
-        Ok(sum_of(&text, name, label))
+        http::ask(stream, (method, path), body).map_err(failed)
     }
 
     /// Waits until nothing is left to be written to disk.
-    pub(super) fn wait_flushed(&self) -> Result<(), CompareError> {
+    pub(crate) fn wait_flushed(&self) -> Result<(), CompareError> {
         wait_for("the disk tier to take what is in memory", FLUSH_LIMIT, || {
             let pending = self.metric("tenderfs_cache_disk_pending_bytes", "")?;
             Ok((pending == 0.0).then_some(()))
@@ -224,7 +239,7 @@ impl Daemon {
     }
 
     /// Stops it as systemd does; what was to be written to disk is there when this returns.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self);
     }
 }
@@ -238,7 +253,7 @@ impl Drop for Daemon {
 }
 
 /// Processor time that a process has taken; zero once it is gone.
-pub(super) fn cpu_of(pid: Pid) -> Duration {
+pub(crate) fn cpu_of(pid: Pid) -> Duration {
     let time = clock_getcpuclockid(pid).and_then(ClockId::now);
     time.map_or(Duration::ZERO, Duration::from)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tenderfs_lab::Content;
 
 /// The lab's bucket.
-pub(super) const BUCKET: &str = "bench";
+pub(crate) const BUCKET: &str = "bench";
 
 /// Bytes of one write of a copy.
 const WRITE_BYTES: u64 = 4 << 20;
@@ -35,7 +35,7 @@ impl Scale {
 
 /// Objects below one prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Set {
+pub(crate) enum Set {
     /// 16 objects of 128 MiB.
     Large,
     /// One of 2 GiB.
@@ -66,11 +66,11 @@ impl Set {
 
 /// One object: its key below the set's prefix, and its bytes.
 #[derive(Debug, Clone)]
-pub(super) struct Object {
+pub(crate) struct Object {
     /// Key below the prefix, which is its path below a mount or copy.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Its bytes.
-    pub(super) content: Content,
+    pub(crate) content: Content,
 }
 
 /// The objects of `set`.
@@ -98,6 +98,18 @@ pub(super) fn objects(set: Set, scale: Scale, seed: u64) -> Vec<Object> {
     (0..count).map(object).collect()
 }
 
+/// The objects of all sets, each with its whole key.
+pub(super) fn every_object(scale: Scale, seed: u64) -> Vec<Object> {
+    let of = |set: Set| {
+        let with_prefix = move |object: Object| Object {
+            key: format!("{}/{}", set.prefix(), object.key),
+            ..object
+        };
+        objects(set, scale, seed).into_iter().map(with_prefix)
+    };
+    Set::ALL.into_iter().flat_map(of).collect()
+}
+
 /// A file to be read, with the bytes that it must have.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -120,13 +132,13 @@ pub(super) fn sources(root: &Path, objects: &[Object]) -> Vec<Source> {
 }
 
 /// Bytes of all of them.
-pub(super) fn len_bytes(objects: &[Object]) -> u64 {
+pub(crate) fn len_bytes(objects: &[Object]) -> u64 {
     objects.iter().map(|object| object.content.len_bytes()).sum()
 }
 
 /// Whether copies have their bytes or only their sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Copied {
+pub(crate) enum Copied {
     /// All bytes, on disk when this returns.
     Bytes,
     /// Sparse files of the right sizes, for readers of attributes.
@@ -134,7 +146,7 @@ pub(super) enum Copied {
 }
 
 /// Writes the objects as files below `root`.
-pub(super) fn copy(root: &Path, objects: &[Object], copied: Copied) -> io::Result<()> {
+pub(crate) fn copy(root: &Path, objects: &[Object], copied: Copied) -> io::Result<()> {
     for object in objects {
         let path = root.join(&object.key);
         if let Some(folder) = path.parent() {

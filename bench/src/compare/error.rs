@@ -79,6 +79,12 @@ pub enum CompareError {
         /// Length of the chunk.
         len_bytes: u64,
     },
+    /// The lab.
+    #[error("the lab: {source}")]
+    Lab {
+        /// Its reason.
+        source: tenderfs_lab::LabError,
+    },
     /// Our own client of the store.
     #[error("the direct GETs failed: {reason}")]
     Gets {

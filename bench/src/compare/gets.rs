@@ -20,7 +20,7 @@ use super::reads::{Start, Took};
 /// Bytes of one GET, as the daemon's.
 const RANGE_BYTES: u64 = 16 << 20;
 /// Bytes that are read at once at most.
-const ROOM_BYTES: usize = 256 << 10;
+pub(crate) const ROOM_BYTES: usize = 256 << 10;
 
 /// Fetches all objects, `parallel` ranges at a time, on as many threads as there are processors.
 pub(super) fn fetch(
@@ -69,7 +69,9 @@ async fn fetch_all(
         let mut took = Took::default();
         let mut room = vec![0; ROOM_BYTES];
         while let Some((object, range)) = ranges.get(next.replace(next.get() + 1)) {
-            took.bytes += fetch_range(&client, (set, object, *range), &mut room).await?;
+            let key = format!("{}/{}", set.prefix(), object.key);
+            let whole_bytes = object.content.len_bytes();
+            took.bytes += fetch_range(&client, (&key, whole_bytes), *range, &mut room).await?;
             took.operations += 1;
         }
         Ok::<_, CompareError>(took)
@@ -78,16 +80,18 @@ async fn fetch_all(
     Ok(streams.into_iter().fold(Took::default(), Took::merge))
 }
 
-async fn fetch_range(
+/// Fetches a part of an object and returns how many bytes it was.
+pub(crate) async fn fetch_range(
     client: &Client,
-    (set, object, range): (Set, &Object, ByteRange),
+    (key, whole_bytes): (&str, u64),
+    range: ByteRange,
     room: &mut [u8],
 ) -> Result<u64, CompareError> {
     let request = GetRequest {
-        key: &format!("{}/{}", set.prefix(), object.key),
+        key,
         etag: "",
         range,
-        object_size_bytes: object.content.len_bytes(),
+        object_size_bytes: whole_bytes,
         importance: Importance::Demand,
     };
     let mut bytes = 0;
@@ -100,7 +104,8 @@ async fn fetch_range(
     }
 }
 
-async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
+/// A client of the lab's bucket that makes no request twice.
+pub(crate) async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
     let source = CredentialSource::Static {
         access_key_id: KEYS.0.to_owned(),
         secret_access_key: Secret::new(KEYS.1),

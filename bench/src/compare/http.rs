@@ -8,8 +8,8 @@ use std::net::TcpStream;
 /// Longest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Sends a request and returns the body of its answer; any status but 200 is an error.
-pub(super) fn ask(
+/// Sends a request and returns the body of its answer; any status but 200 and 201 is an error.
+pub(crate) fn ask(
     mut stream: impl Read + Write,
     (method, path): (&str, &str),
     body: &str,
@@ -22,7 +22,7 @@ pub(super) fn ask(
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
-    if status_of(head) == Some("200") {
+    if matches!(status_of(head), Some("200" | "201")) {
         Ok(body.to_owned())
     } else {
         Err(io::Error::other(format!("{}: {body}", head.lines().next().unwrap_or_default())))
@@ -36,7 +36,7 @@ fn status_of(head: &str) -> Option<&str> {
 
 /// A connection that stays open between GETs.
 #[derive(Debug)]
-pub(super) struct BareClient {
+pub(crate) struct BareClient {
     stream: TcpStream,
     host: String,
     buffer: Vec<u8>,
@@ -44,14 +44,14 @@ pub(super) struct BareClient {
 
 impl BareClient {
     /// Connects to `host:port`.
-    pub(super) fn connect(host: &str) -> io::Result<BareClient> {
+    pub(crate) fn connect(host: &str) -> io::Result<BareClient> {
         let stream = TcpStream::connect(host)?;
         stream.set_nodelay(true)?;
         Ok(BareClient { stream, host: host.to_owned(), buffer: vec![0; HEAD_BYTES_MAX * 2] })
     }
 
     /// Fetches the first `count` bytes of an object, which must fit into 64 KiB.
-    pub(super) fn first_bytes(&mut self, path: &str, count: usize) -> io::Result<&[u8]> {
+    pub(crate) fn first_bytes(&mut self, path: &str, count: usize) -> io::Result<&[u8]> {
         let last = count - 1;
         write!(
             self.stream,
@@ -105,9 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_status_200_is_an_answer() {
+    fn only_the_statuses_200_and_201_are_answers() {
         let ask = |text| ask(Answers(Cursor::new(text)), ("GET", "/"), "");
         assert_eq!(ask("HTTP/1.0 200 OK\r\na: b\r\n\r\nbody").unwrap(), "body");
+        assert_eq!(ask("HTTP/1.0 201 Created\r\n\r\n{}").unwrap(), "{}");
         let refused = ask("HTTP/1.0 404 Not Found\r\n\r\nno such thing").unwrap_err();
         assert!(refused.to_string().contains("404 Not Found: no such thing"), "{refused}");
         assert!(ask("HTTP/1.0 200 OK\r\n").is_err());

@@ -11,11 +11,11 @@ use super::error::CompareError;
 
 /// Whether the user wants to stop.
 #[derive(Debug, Clone)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Watches for SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own.
-    pub(super) fn watch() -> io::Result<Interrupt> {
+    pub(crate) fn watch() -> io::Result<Interrupt> {
         let raised = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let mut signals = {
@@ -37,7 +37,7 @@ impl Interrupt {
     }
 
     /// An error once a signal has come.
-    pub(super) fn check(&self) -> Result<(), CompareError> {
+    pub(crate) fn check(&self) -> Result<(), CompareError> {
         if self.0.load(Ordering::Relaxed) { Err(CompareError::Interrupted) } else { Ok(()) }
     }
 }

@@ -1,21 +1,22 @@
 //! The S3 server of the comparison: the lab in a process of its own, so that its processor time is its own and a
 //! daemon that dies does not take it along.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tenderfs_lab::{Lab, LabError, Latency, Shape};
+use tenderfs_lab::{Content, Lab, LabError, Latency, Shape};
 
 use super::child::{Child, own};
-use super::data::{BUCKET, Scale, Set, objects};
+use super::data::{BUCKET, Object, Set};
 use super::error::CompareError;
 use super::http;
 use crate::cli::LabArgs;
 
 /// The key pair of the daemon's requests; others may come unsigned.
-pub(super) const KEYS: (&str, &str) = ("tenderfs-bench", "tenderfs-bench-secret");
+pub(crate) const KEYS: (&str, &str) = ("tenderfs-bench", "tenderfs-bench-secret");
 
 /// Where the lab is, as the child says it in one line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,31 +28,49 @@ struct Address {
 
 /// What the ledger counted since it was cleared.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     /// Requests of any kind.
-    pub(super) requests: u64,
+    pub(crate) requests: u64,
     /// GETs of objects.
-    pub(super) gets: u64,
+    pub(crate) gets: u64,
     /// Bytes of bodies sent.
-    pub(super) body_bytes: u64,
+    pub(crate) body_bytes: u64,
 }
 
 /// The running lab.
 #[derive(Debug)]
-pub(super) struct LabProcess {
+pub(crate) struct LabProcess {
     // Ends with its input, that is when this is dropped, however that comes about.
     _child: Child,
     address: Address,
 }
 
-/// `tenderfs-bench lab`: serves all sets until its input ends.
-pub fn serve(args: &LabArgs) -> Result<(), LabError> {
+/// An object to be served, as a line of JSON says it to the child.
+#[derive(Debug, Serialize, Deserialize)]
+struct Served {
+    key: String,
+    seed: u64,
+    bytes: u64,
+}
+
+/// `tenderfs-bench lab`: serves the objects of a list until its input ends.
+pub fn serve(args: &LabArgs) -> Result<(), CompareError> {
+    let list = fs::read_to_string(&args.objects).map_err(CompareError::file(&args.objects))?;
+    let served = |line: &str| {
+        serde_json::from_str(line).map_err(|_| CompareError::Answer {
+            whom: "the list of objects",
+            answer: line.to_owned(),
+        })
+    };
+    let objects = list.lines().map(served).collect::<Result<Vec<Served>, _>>()?;
+    serve_objects(&objects).map_err(|source| CompareError::Lab { source })
+}
+
+fn serve_objects(objects: &[Served]) -> Result<(), LabError> {
     let lab = Lab::builder().credentials(KEYS.0, KEYS.1).allow_anonymous().start()?;
     lab.create_bucket(BUCKET)?;
-    for set in Set::ALL {
-        for object in objects(set, Scale(args.scale), args.seed) {
-            lab.put(BUCKET, &format!("{}/{}", set.prefix(), object.key), object.content)?;
-        }
+    for object in objects {
+        lab.put(BUCKET, &object.key, Content::seeded(object.seed, object.bytes))?;
     }
     let (endpoint, control) = (lab.endpoint(), lab.control_url());
     let address = Address { endpoint, control, region: lab.region().to_owned() };
@@ -65,13 +84,11 @@ pub fn serve(args: &LabArgs) -> Result<(), LabError> {
 
 impl LabProcess {
     /// Starts it and waits until it has its objects.
-    pub(super) fn start(
-        scale: Scale,
-        seed: u64,
-        folder: &Path,
-    ) -> Result<LabProcess, CompareError> {
+    pub(crate) fn start(objects: &[Object], folder: &Path) -> Result<LabProcess, CompareError> {
+        let list = folder.join("objects.jsonl");
+        fs::write(&list, lines_of(objects)).map_err(CompareError::file(&list))?;
         let mut command = own("lab")?;
-        command.args(["--scale", &scale.0.to_string(), "--seed", &seed.to_string()]);
+        command.arg("--objects").arg(&list);
         let mut child = Child::start("lab", &mut command, folder)?;
         let mut line = String::new();
         if let Some(output) = child.output() {
@@ -84,44 +101,44 @@ impl LabProcess {
     }
 
     /// `http://host:port` of S3.
-    pub(super) fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.address.endpoint
     }
 
     /// `host:port` of S3.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         without_scheme(&self.address.endpoint)
     }
 
     /// Its region.
-    pub(super) fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         &self.address.region
     }
 
     /// The path of an object in a URL.
-    pub(super) fn path(set: Set, key: &str) -> String {
+    pub(crate) fn path(set: Set, key: &str) -> String {
         format!("/{BUCKET}/{}/{key}", set.prefix())
     }
 
     /// As fast as it goes.
-    pub(super) fn unshaped(&self) -> Result<(), CompareError> {
+    pub(crate) fn unshaped(&self) -> Result<(), CompareError> {
         self.shape(&Shape::default())
     }
 
     /// The link of the cold suite, and nothing faster.
-    pub(super) fn shape(&self, shape: &Shape) -> Result<(), CompareError> {
+    pub(crate) fn shape(&self, shape: &Shape) -> Result<(), CompareError> {
         let body = serde_json::to_string(shape)
             .unwrap_or_else(|error| unreachable!("plain values: {error}"));
         self.ask(("PUT", "/shape"), &body).map(drop)
     }
 
     /// Forgets what was asked so far.
-    pub(super) fn clear_ledger(&self) -> Result<(), CompareError> {
+    pub(crate) fn clear_ledger(&self) -> Result<(), CompareError> {
         self.ask(("DELETE", "/ledger"), "").map(drop)
     }
 
     /// What was asked since the ledger was cleared.
-    pub(super) fn stats(&self) -> Result<Stats, CompareError> {
+    pub(crate) fn stats(&self) -> Result<Stats, CompareError> {
         let answer = self.ask(("GET", "/stats"), "")?;
         serde_json::from_str(&answer)
             .map_err(|_| CompareError::Answer { whom: "the lab", answer: answer.clone() })
@@ -134,12 +151,26 @@ impl LabProcess {
     }
 }
 
+/// The list of objects, which all are seeded.
+fn lines_of(objects: &[Object]) -> String {
+    let line = |object: &Object| {
+        let Content::Seeded { seed, size_bytes: bytes } = object.content else {
+            unreachable!("the bytes of {} follow from a seed", object.key)
+        };
+        let served = Served { key: object.key.clone(), seed, bytes };
+        let line = serde_json::to_string(&served)
+            .unwrap_or_else(|error| unreachable!("plain values: {error}"));
+        line + "\n"
+    };
+    objects.iter().map(line).collect()
+}
+
 fn without_scheme(url: &str) -> &str {
     url.strip_prefix("http://").unwrap_or(url)
 }
 
 /// The shaped link: S3 as one host sees it in a good region, with a limit of the host's own.
-pub(super) fn link() -> Shape {
+pub(crate) fn link() -> Shape {
     Shape {
         first_byte: Latency::Fixed(std::time::Duration::from_millis(20)),
         connection_bytes_per_second: Some(90_000_000),
@@ -149,4 +180,4 @@ pub(super) fn link() -> Shape {
 }
 
 /// What all connections of the shaped link carry together.
-pub(super) const LINK_BYTES_PER_SECOND: u64 = 800_000_000;
+pub(crate) const LINK_BYTES_PER_SECOND: u64 = 800_000_000;

@@ -24,6 +24,7 @@ mod read_ahead;
 mod requests;
 mod rings;
 mod store_faults;
+mod train;
 mod verify;
 
 use std::path::Path;
