@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use tenderfs_lab::Shape;
+use tenderfs_lab::{Latency, Shape};
 
 use super::args::{Load, Mode};
 use super::epoch::Epoch;
@@ -114,7 +114,8 @@ impl TrainReport {
             self.shape;
         writeln!(
             f,
-            "link      first byte {first_byte:?}, {} a connection, {} in all",
+            "link      first byte {}, {} a connection, {} in all",
+            words(first_byte),
             rate(connection_bytes_per_second),
             rate(total_bytes_per_second)
         )?;
@@ -172,6 +173,18 @@ fn shares(bytes: [f64; 3]) -> String {
 
 fn percents(epochs: &[Epoch]) -> Vec<f64> {
     epochs.iter().map(Epoch::utilisation_percent).collect()
+}
+
+fn words(latency: Latency) -> String {
+    let text = |time: Duration| humantime::format_duration(time).to_string();
+    match latency {
+        Latency::Zero => "at once".to_owned(),
+        Latency::Fixed(time) => format!("after {}", text(time)),
+        Latency::Uniform { min, max } => format!("after {} to {}", text(min), text(max)),
+        Latency::Distribution { median, p99 } => {
+            format!("after {} (median), {} (p99)", text(median), text(p99))
+        }
+    }
 }
 
 /// The word of a choice, as the command line has it.
