@@ -32,7 +32,13 @@ const LISTING_WAIT: Duration = Duration::from_millis(50);
 
 /// Fetches until it is dropped.
 pub(crate) async fn run(core: Rc<Core>, mount: Arc<Mount>) {
-    let pump = Pump { origin: core.origin(&mount), core, mount, under_way: RefCell::default() };
+    let pump = Pump {
+        origin: core.origin(&mount),
+        core,
+        mount,
+        under_way: RefCell::default(),
+        turn: tokio::sync::Mutex::default(),
+    };
     futures_util::future::join_all((0..LOOKING_UP).map(|_| pump.take_in_turn())).await;
 }
 
@@ -41,6 +47,8 @@ struct Pump {
     mount: Arc<Mount>,
     origin: Origin,
     under_way: RefCell<UnderWay>,
+    /// Held while an entry waits for room: who came first has it first.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Pump {
@@ -85,6 +93,7 @@ impl Pump {
             blocks_of(ticket.span, &object).filter(|block| !object.has_block(*block)).collect();
         let bytes = lacking.iter().map(|block| block_bytes(&object, *block)).sum();
         self.plans().hold(ticket, bytes, &object);
+        let _turn = self.turn.lock().await;
         for block in lacking {
             while !self.start(&object, block) {
                 tokio::time::sleep(ROOM_WAIT).await;
