@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
+use tenderfs_lab::Shape;
 use tenderfs_tests::{File, Stage};
 
 use super::MIB;
@@ -37,6 +38,9 @@ fn passes(policy: &str) -> Option<Vec<f64>> {
     stage.set("cache.size", format!("{DISK_BYTES}"));
     stage.set("cache.policy", policy);
     let files = stage.fill((0..DATA_BYTES / (4 * MIB)).map(|n| (format!("{n:03}.bin"), 4 * MIB)));
+    // A disk slower than S3 would not take all of the first pass.
+    let total_bytes_per_second = Some(100 * MIB);
+    stage.lab().shape(Shape { total_bytes_per_second, ..Shape::default() });
     stage.start();
     let mut parts = Vec::new();
     for _ in 0..3 {
@@ -64,7 +68,6 @@ fn passes_over_more_than_the_disk_holds_are_hit_by_what_it_holds() {
     let (Some(lru), Some(auto)) = (passes("lru"), passes("auto")) else { return };
     for pass in [1, 2] {
         assert!(lru[pass] > 0.95, "the least recently used are gone when they are read: {lru:?}");
+        assert!(auto[pass] < 0.78, "{auto:?} of the data set from S3");
     }
-    // What the disk was too slow to take in the first pass comes in the second.
-    assert!(auto[1] < 0.9 && auto[2] < 0.78, "{auto:?} of the data set from S3");
 }
