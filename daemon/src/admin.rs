@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use tenderfs_cache::{CachedObject, Evicted};
 
-use crate::plans::PlanPlace;
 use crate::run::Daemon;
 use crate::scrub::Scrub;
 use crate::warm::{JobLimits, Jobs, Place, WarmCounters};
@@ -39,7 +38,7 @@ pub trait Backend: Send + Sync + 'static {
     /// What verifies its disk tier; `None` without one.
     fn scrub(&self) -> Option<Arc<Scrub>>;
 
-    /// Its mounts, for warm jobs.
+    /// Its mounts.
     fn warm_places(&self) -> Vec<Place>;
 
     /// Lets go of what is cached of the objects whose store and key `is_meant` says yes to. Blocks.
@@ -47,9 +46,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What is on disk of such objects. Blocks.
     fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>>;
-
-    /// Its mounts, for plans.
-    fn plan_places(&self) -> Vec<PlanPlace>;
 
     /// Bounds of warm jobs.
     fn warm_limits(&self) -> JobLimits;

@@ -42,7 +42,7 @@ use crate::namespace::{FileFacts, Lookup, NamespaceError, Node};
 use crate::origin::Origin;
 use crate::plans;
 
-pub(crate) use directory_ahead::DirectoryAhead;
+pub(crate) use directory_ahead::{DirectoryAhead, FILE_BLOCKS};
 pub(crate) use handles::{Handles, OpenFile};
 pub(crate) use interrupts::Interrupts;
 pub(crate) use passthrough::Passthrough;

@@ -192,32 +192,42 @@ impl Namespace {
     ) -> Result<Option<Arc<FileFacts>>, NamespaceError> {
         let (prefix, name) = key.split_at(key.rfind('/').map_or(0, |slash| slash + 1));
         let prefix: Arc<str> = prefix.into();
-        let known = lock(&self.tree).fresh_listing(&prefix, Instant::now());
-        let listing = match known {
-            Some(listing) => Some(Ok(listing)),
-            // Whoever came before has waited long enough.
-            None if lock(&self.tree).is_slow(&prefix) => None,
-            None => tokio::time::timeout(patience, self.list_anew(client, &prefix)).await.ok(),
+        let (known, is_slow) = {
+            let mut tree = lock(&self.tree);
+            (tree.fresh_listing(&prefix, Instant::now()), tree.is_slow(&prefix))
         };
-        match listing {
-            Some(Ok(listing)) => Ok(match listing.get(name) {
-                Some(Child::File(facts)) => Some(Arc::clone(facts)),
-                Some(Child::Directory) | None => None,
-            }),
-            Some(Err(NamespaceError::S3(error))) => Err(NamespaceError::S3(error)),
-            other => {
-                if other.is_none() {
-                    lock(&self.tree).note_slow(&prefix);
-                    // It goes on, and answers for those who come later.
-                    drop(self.join_flight(client, &prefix));
-                }
-                match client.head(key, Importance::Prefetch).await {
-                    Ok(object) => Ok(Some(Arc::new(FileFacts::from(&object)))),
-                    Err(S3Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error.into()),
+        let listing = match known {
+            Some(listing) => listing,
+            // Somebody has waited long enough, and the listing goes on.
+            None if is_slow => return file_alone(client, key).await,
+            None => {
+                let listed = self.list_anew(client, &prefix);
+                match tokio::time::timeout(patience, listed).await {
+                    Ok(Ok(listing)) => listing,
+                    Ok(Err(NamespaceError::S3(error))) => return Err(NamespaceError::S3(error)),
+                    not_yet => {
+                        let is_first = lock(&self.tree).note_slow(&prefix);
+                        if is_first && not_yet.is_err() {
+                            self.list_to_the_end(client, &prefix);
+                        }
+                        return file_alone(client, key).await;
+                    }
                 }
             }
-        }
+        };
+        Ok(match listing.get(name) {
+            Some(Child::File(facts)) => Some(Arc::clone(facts)),
+            Some(Child::Directory) | None => None,
+        })
+    }
+
+    /// Has the directory `prefix` listed however large it is, for those who come later.
+    fn list_to_the_end(self: &Arc<Self>, client: &Client, prefix: &Arc<str>) {
+        let mut flight = self.join_flight(client, prefix);
+        // As long as this waits, somebody does.
+        drop(tokio_uring::spawn(async move {
+            drop(flight.wait_for(Option::is_some).await);
+        }));
     }
 
     /// See [`Tree::inodes_of`].
@@ -417,6 +427,15 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         lock(&self.namespace.flights).remove(&self.prefix);
+    }
+}
+
+/// Asks S3 for the file `key` and nothing else.
+async fn file_alone(client: &Client, key: &str) -> Result<Option<Arc<FileFacts>>, NamespaceError> {
+    match client.head(key, Importance::Prefetch).await {
+        Ok(object) => Ok(Some(Arc::new(FileFacts::from(&object)))),
+        Err(S3Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

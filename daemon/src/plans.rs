@@ -29,8 +29,8 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::model::{PlanAccepted, PlanEpoch, PlanJob};
-use crate::engine::OpenFile;
-use entries::Span;
+use crate::engine::{FILE_BLOCKS, OpenFile};
+use entries::{ENTRIES_MAX, Span};
 pub use lines::LineFault;
 use lines::{Base, Manifest, read_manifest, read_plan};
 pub(crate) use manifest::ManifestFile;
@@ -39,9 +39,6 @@ use stream::{Reader, Stream, Use};
 
 /// Jobs of one mount at most.
 const JOBS_MAX: usize = 64;
-
-/// Entries of all plans of one mount at most; each takes 24 bytes, and each file its name and 40.
-const ENTRIES_MAX: u64 = 20_000_000;
 
 /// Name of the job that stands for a mount's manifest.
 const MANIFEST: &str = "manifest";
@@ -85,15 +82,6 @@ pub enum PlanError {
         /// With this plan.
         entries: u64,
     },
-    /// No mount has this name or mount point.
-    #[error("there is no mount `{mount}`")]
-    NoSuchMount {
-        /// As asked for.
-        mount: String,
-    },
-    /// Several mounts, and none was named.
-    #[error("there are several mounts")]
-    WhichMount,
     /// No plan was posted for this job, or it was forgotten.
     #[error("there is no job `{job}` with plans")]
     NoSuchJob {
@@ -139,17 +127,6 @@ pub struct PlanSizes {
     pub held_bytes: u64,
     /// Bytes of memory of the plans themselves.
     pub memory_bytes: u64,
-}
-
-/// A mount as the admin API sees its plans.
-#[derive(Debug, Clone)]
-pub struct PlanPlace {
-    /// Its name.
-    pub name: String,
-    /// Where it is mounted.
-    pub mountpoint: PathBuf,
-    /// Its plans.
-    pub plans: Arc<Plans>,
 }
 
 /// The plans of one mount.
@@ -235,7 +212,7 @@ impl Plans {
         let count = u64::from(entries.len());
         let mut table = self.lock();
         let with_it = table.entries() + count;
-        if with_it > ENTRIES_MAX {
+        if with_it > u64::from(ENTRIES_MAX) {
             return Err(PlanError::TooManyEntries { entries: with_it });
         }
         if table.jobs.len() >= JOBS_MAX && !table.jobs.contains_key(&name.job) {
@@ -272,10 +249,6 @@ impl Plans {
             warn!(manifest = place, %fault, "a line of a manifest is passed over");
         }
         let (count, files) = (entries.len(), entries.len_files());
-        if u64::from(count) > ENTRIES_MAX {
-            warn!(manifest = place, entries = count, "a manifest is too long and not used");
-            return;
-        }
         if count > 0 {
             let mut table = self.lock();
             let mut job = Job { has_lease: false, ..Job::new(1) };
@@ -470,22 +443,6 @@ impl Plans {
     }
 }
 
-/// The mount that is meant.
-pub(crate) fn find(mount: Option<&str>, places: &[PlanPlace]) -> Result<Arc<Plans>, PlanError> {
-    let place = match (mount, places) {
-        (None, [only]) => only,
-        (None, _) => return Err(PlanError::WhichMount),
-        (Some(mount), _) => {
-            let is_it = |place: &&PlanPlace| {
-                place.name == mount || place.mountpoint == std::path::Path::new(mount)
-            };
-            let no_such = || PlanError::NoSuchMount { mount: mount.to_owned() };
-            places.iter().find(is_it).ok_or_else(no_such)?
-        }
-    };
-    Ok(Arc::clone(&place.plans))
-}
-
 /// The text that was packed with zstd; an error is for people.
 pub(crate) fn unpack(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, String> {
     let mut decoder =
@@ -544,7 +501,7 @@ impl Table {
 
 fn describe(epoch: u64, rank: u32, stream: &Stream<Arc<Object>>) -> PlanEpoch {
     let is_ready = |object: &Object| {
-        (0..object.block_count().min(stream::ENTRY_BLOCKS_MAX)).all(|block| object.is_ready(block))
+        (0..object.block_count().min(FILE_BLOCKS)).all(|block| object.is_ready(block))
     };
     let ready = stream.held().filter(|(_, object)| is_ready(object));
     PlanEpoch {

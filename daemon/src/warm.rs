@@ -20,6 +20,7 @@ use tenderfs_telemetry::Counter;
 use tokio::sync::watch;
 
 use crate::admin::model::{WarmJob, WarmProgress, WarmRequest, WarmState};
+use crate::plans::Plans;
 
 mod cores;
 mod job;
@@ -56,6 +57,8 @@ pub struct Place {
     pub prefix: String,
     /// Identity of its store and bucket, part of every cached block's name.
     pub identity: Arc<str>,
+    /// Its plans.
+    pub plans: Arc<Plans>,
     /// Its bytes.
     pub store: Arc<dyn Store>,
 }

@@ -220,6 +220,12 @@ impl AdminClient {
     }
 }
 
+/// An answer as a document for programs.
+pub fn json_text(answer: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(answer)
+        .unwrap_or_else(|error| unreachable!("an answer has string keys only: {error}"))
+}
+
 /// A name as one part of a path.
 fn segment(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect()

@@ -12,7 +12,7 @@ use tenderfs_daemon::admin::model::{
 };
 use tenderfs_daemon::config::format_bytes;
 
-use crate::admin_client::{self, AdminClient};
+use crate::admin_client::{self, AdminClient, json_text};
 use crate::cli::{CacheCommand, CacheVerifyArgs, WhichDaemon};
 use crate::error::ToolError;
 use crate::interrupt::Interrupt;
@@ -27,7 +27,7 @@ pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
         CacheCommand::Stats { daemon, json } => {
             let cache = client(daemon).await?.status().await?.cache;
             match json {
-                true => println!("{}", text_of(&cache)),
+                true => println!("{}", json_text(&cache)),
                 false => print!("{}", status::cache_lines(&cache)),
             }
             Ok(())
@@ -40,7 +40,7 @@ pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
             let path = path.unwrap_or_else(|| PathBuf::from(&mountpoint));
             let listed = client.cached_objects(&path, *top).await?;
             match json {
-                true => println!("{}", text_of(&listed)),
+                true => println!("{}", json_text(&listed)),
                 false => print!("{}", table_of(&listed)),
             }
             Ok(())
@@ -70,7 +70,7 @@ async fn client(which: &WhichDaemon) -> Result<AdminClient, ToolError> {
 async fn evict(client: &AdminClient, request: &EvictRequest, json: bool) -> Result<(), ToolError> {
     let EvictReport { objects, bytes } = client.evict(request).await?;
     if json {
-        println!("{}", text_of(&EvictReport { objects, bytes }));
+        println!("{}", json_text(&EvictReport { objects, bytes }));
     } else {
         println!("{objects} objects of {} are not on disk any more", format_bytes(bytes));
     }
@@ -99,7 +99,7 @@ async fn verify(args: &CacheVerifyArgs) -> Result<(), ToolError> {
     let begun = client.verify().await?;
     let report = follow(&client, begun, bar(args.json), &interrupt).await?;
     if args.json {
-        println!("{}", text_of(&report));
+        println!("{}", json_text(&report));
     } else {
         println!("{}", outcome_text(&report));
     }
@@ -164,11 +164,6 @@ fn verdict(report: &VerifyReport) -> Result<(), ToolError> {
         return Err(ToolError::CacheDamaged);
     }
     Ok(())
-}
-
-fn text_of(answer: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(answer)
-        .unwrap_or_else(|error| unreachable!("an answer has string keys only: {error}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use tenderfs_daemon::admin::model::{PlanEpoch, PlanJob};
 use tenderfs_daemon::config::format_bytes;
 
-use crate::admin_client::{self, AdminClient};
+use crate::admin_client::{self, AdminClient, json_text};
 use crate::cli::{PlanCommand, PlanPostArgs, WhichMount};
 use crate::error::ToolError;
 use crate::warm;
@@ -22,7 +22,7 @@ pub async fn main(command: &PlanCommand) -> Result<(), ToolError> {
                 None => client.plan_jobs(&mountpoint).await?,
             };
             if *json {
-                println!("{}", text_of(&jobs));
+                println!("{}", json_text(&jobs));
             } else if jobs.is_empty() {
                 println!("no job has plans on {mountpoint}");
             } else {
@@ -51,7 +51,7 @@ async fn post(args: &PlanPostArgs) -> Result<(), ToolError> {
     let query = [("epoch", args.epoch), ("rank", args.rank.into()), ("world", args.world.into())];
     let accepted = client.post_plan((&args.job, &mountpoint), &query, text).await?;
     if args.json {
-        println!("{}", text_of(&accepted));
+        println!("{}", json_text(&accepted));
     } else {
         println!(
             "{}: epoch {}, rank {}: {} reads of {} files{}",
@@ -96,11 +96,6 @@ fn line_of(plan: &PlanEpoch) -> String {
         format_bytes(plan.ready_bytes),
         format_bytes(plan.held_bytes),
     )
-}
-
-fn text_of(answer: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(answer)
-        .unwrap_or_else(|error| unreachable!("an answer has string keys only: {error}"))
 }
 
 #[cfg(test)]

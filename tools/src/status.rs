@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tenderfs_daemon::admin::model::{Cache, Mount, Status};
 use tenderfs_daemon::config::format_bytes;
 
-use crate::admin_client::{self, AdminClient};
+use crate::admin_client::{self, AdminClient, json_text};
 use crate::cli::StatusArgs;
 use crate::error::ToolError;
 use crate::warm;
@@ -23,18 +23,13 @@ pub async fn main(args: &StatusArgs) -> Result<(), ToolError> {
     };
     for (index, (client, status)) in daemons.iter().enumerate() {
         if args.json {
-            println!("{}", json(status));
+            println!("{}", json_text(status));
         } else {
             let gap = if index == 0 { "" } else { "\n" };
             print!("{gap}{}", text(client, status));
         }
     }
     Ok(())
-}
-
-fn json(status: &Status) -> String {
-    serde_json::to_string_pretty(status)
-        .unwrap_or_else(|error| unreachable!("a status has string keys only: {error}"))
 }
 
 fn text(client: &AdminClient, status: &Status) -> String {
@@ -194,7 +189,7 @@ mod tests {
 
     #[test]
     fn json_is_what_the_admin_api_says() {
-        let read: Status = serde_json::from_str(&json(&status())).unwrap();
+        let read: Status = serde_json::from_str(&json_text(&status())).unwrap();
         assert_eq!(read, status());
     }
 }

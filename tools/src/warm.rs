@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tenderfs_daemon::admin::model::{WarmJob, WarmProgress, WarmRequest, WarmState};
 use tenderfs_daemon::config::format_bytes;
 
-use crate::admin_client::{self, AdminClient};
+use crate::admin_client::{self, AdminClient, json_text};
 use crate::cli::WarmArgs;
 use crate::error::ToolError;
 use crate::interrupt::Interrupt;
@@ -46,7 +46,7 @@ pub async fn main(args: &WarmArgs) -> Result<(), ToolError> {
         }
     };
     if args.json {
-        println!("{}", json(&job));
+        println!("{}", json_text(&job));
     } else {
         print!("{}", outcome_text(&job));
     }
@@ -149,11 +149,6 @@ fn progress_text(progress: &WarmProgress) -> String {
         progress.mb_per_s,
         left.unwrap_or_default(),
     )
-}
-
-fn json(job: &WarmJob) -> String {
-    serde_json::to_string_pretty(job)
-        .unwrap_or_else(|error| unreachable!("a job has string keys only: {error}"))
 }
 
 /// What was done, in some lines.

@@ -13,7 +13,6 @@ use super::{Backend, WarmFacts, model};
 use crate::config::{Limits, Settings};
 use crate::metrics::{self, MountCounts, Process, Sources};
 use crate::mount;
-use crate::plans::PlanPlace;
 use crate::run::{Daemon, DaemonState};
 use crate::scrub::Scrub;
 use crate::warm::{CoreStore, JobLimits, Place};
@@ -71,6 +70,7 @@ impl Backend for Daemon {
             mountpoint: mount.settings.mountpoint.clone(),
             prefix: mount.settings.prefix.clone(),
             identity: Arc::clone(&mount.store),
+            plans: Arc::clone(&mount.plans),
             store: Arc::new(CoreStore::new(
                 Arc::clone(mount),
                 self.cache.clone(),
@@ -91,15 +91,6 @@ impl Backend for Daemon {
 
     fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>> {
         self.cache.cached_objects(is_meant)
-    }
-
-    fn plan_places(&self) -> Vec<PlanPlace> {
-        let place = |mount: &Arc<mount::Mount>| PlanPlace {
-            name: mount.settings.name.clone(),
-            mountpoint: mount.settings.mountpoint.clone(),
-            plans: Arc::clone(&mount.plans),
-        };
-        self.mounts().iter().map(place).collect()
     }
 
     fn warm_limits(&self) -> JobLimits {

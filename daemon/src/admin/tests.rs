@@ -40,7 +40,8 @@ impl Backend for Example {
     }
 
     fn warm_places(&self) -> Vec<Place> {
-        vec![place_of("data", "/mnt/data", "", Arc::clone(&self.store))]
+        let place = place_of("data", "/mnt/data", "", Arc::clone(&self.store));
+        vec![Place { plans: Arc::clone(&self.plans), ..place }]
     }
 
     fn evict(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Evicted> {
@@ -52,11 +53,6 @@ impl Backend for Example {
         let object =
             CachedObject { key: "c".into(), size_bytes: 5, disk_bytes: 5, last_use_ms: 1000 };
         Ok(is_meant("store/data", "c").then_some(object).into_iter().collect())
-    }
-
-    fn plan_places(&self) -> Vec<PlanPlace> {
-        let plans = Arc::clone(&self.plans);
-        vec![PlanPlace { name: "data".into(), mountpoint: "/mnt/data".into(), plans }]
     }
 
     fn warm_limits(&self) -> JobLimits {

@@ -248,9 +248,9 @@ impl Tree {
         self.current.iter().filter(|(key, _)| is_meant(key)).map(|(_, ino)| *ino).collect()
     }
 
-    /// Somebody has waited long enough for the listing of `prefix`.
-    pub(crate) fn note_slow(&mut self, prefix: &Arc<str>) {
-        self.slow.insert(Arc::clone(prefix));
+    /// Somebody has waited long enough for the listing of `prefix`; tells whether it is the first.
+    pub(crate) fn note_slow(&mut self, prefix: &Arc<str>) -> bool {
+        self.slow.insert(Arc::clone(prefix))
     }
 
     /// Whether somebody has, and it has not ended since.

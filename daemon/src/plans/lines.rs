@@ -123,6 +123,7 @@ fn manifest_line(
         return entry(path, span?);
     }
     match braces(line) {
+        Some(_) if expanded(line).is_none() => Err("ranges in braces that are empty or too long"),
         Some(range) => expand(line, range, &mut entry),
         None => entry(line, Span::Whole),
     }
@@ -179,15 +180,23 @@ fn braces(name: &str) -> Option<Braces> {
     None
 }
 
+/// How many names the braces of `name` stand for; `None` if that is none, or too many.
+fn expanded(name: &str) -> Option<u64> {
+    let (mut rest, mut names) = (name, 1_u64);
+    while let Some(range) = braces(rest) {
+        let numbers = range.last.checked_sub(range.first)?.checked_add(1)?;
+        names = names.checked_mul(numbers).filter(|names| *names <= EXPANDED_MAX)?;
+        rest = &rest[range.end..];
+    }
+    Some(names)
+}
+
 /// Every name that the braces of `name` stand for, the first braces counting slowest.
 fn expand(
     name: &str,
     range: Braces,
     entry: &mut impl FnMut(&str, Span) -> Result<(), &'static str>,
 ) -> Result<(), &'static str> {
-    if range.last < range.first || range.last - range.first >= EXPANDED_MAX {
-        return Err("a range in braces that is empty or too long");
-    }
     for number in range.first..=range.last {
         let (before, after) = (&name[..range.start], &name[range.end..]);
         let one = format!("{before}{number:0digits$}{after}", digits = range.digits);
@@ -301,6 +310,21 @@ mod tests {
             whole("p/a,b.tar"),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn braces_that_stand_for_more_than_fits_are_a_bad_line() {
+        for (name, names) in [
+            ("{0..9999999}", Some(10_000_000)),
+            ("{0..10000000}", None),
+            ("{0..9999}/{0..999}", Some(10_000_000)),
+            ("{0..9999}/{0..1000}", None),
+            ("{0..18446744073709551615}", None),
+            ("{5..4}", None),
+            ("{a}/{1..3}", Some(3)),
+        ] {
+            assert_eq!(expanded(name), names, "{name}");
+        }
     }
 
     #[test]

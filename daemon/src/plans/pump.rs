@@ -9,9 +9,9 @@ use tenderfs_cache::{BLOCK_BYTES, BlockRun, Class, Object, PrefetchOutcome};
 use tracing::debug;
 
 use super::entries::Span;
-use super::stream::ENTRY_BLOCKS_MAX;
 use super::{Plans, Ticket};
 use crate::cores::Core;
+use crate::engine::FILE_BLOCKS;
 use crate::mount::Mount;
 use crate::origin::Origin;
 
@@ -23,6 +23,9 @@ const UNDER_WAY_MAX: usize = 64;
 
 /// How often an entry that found no room is tried again.
 const ROOM_WAIT: Duration = Duration::from_millis(1);
+
+/// How long one of those that look names up pauses after a name that could not be.
+const STORE_WAIT: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a lease is over.
 const LEASE_WAIT: Duration = Duration::from_secs(1);
@@ -84,6 +87,8 @@ impl Pump {
             Err(error) => {
                 // Its reader will ask again, and hear of it.
                 debug!(key = %ticket.key, %error, "a planned file could not be looked up");
+                // A store that does not answer must not use up the plan.
+                tokio::time::sleep(STORE_WAIT).await;
                 return self.plans().give_up(ticket);
             }
         };
@@ -151,7 +156,7 @@ fn blocks_of(span: Span, object: &Object) -> std::ops::Range<u32> {
     }
     let first = u32::try_from(wanted.start / BLOCK_BYTES).unwrap_or(u32::MAX);
     let end = u32::try_from(wanted.end.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
-    first..end.min(first.saturating_add(ENTRY_BLOCKS_MAX))
+    first..end.min(first.saturating_add(FILE_BLOCKS))
 }
 
 fn block_bytes(object: &Object, block: u32) -> u64 {

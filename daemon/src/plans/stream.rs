@@ -11,12 +11,10 @@ use tenderfs_byterange::ByteRange;
 use tenderfs_cache::BLOCK_BYTES;
 
 use super::entries::{Entries, Span};
+use crate::engine::FILE_BLOCKS;
 
 /// Bytes fetched ahead for one entry at most; read-ahead inside the file goes on from there.
-pub(crate) const ENTRY_BYTES_MAX: u64 = ENTRY_BLOCKS_MAX as u64 * BLOCK_BYTES;
-
-/// The same in blocks.
-pub(crate) const ENTRY_BLOCKS_MAX: u32 = 4;
+const ENTRY_BYTES_MAX: u64 = FILE_BLOCKS as u64 * BLOCK_BYTES;
 
 /// Entries held at once at most: those of which everything is cached take no bytes.
 const HELD_MAX: usize = 16 * 1024;

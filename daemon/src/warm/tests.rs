@@ -115,7 +115,7 @@ pub(crate) fn place(name: &str, mountpoint: &str, prefix: &str) -> Place {
 pub(crate) fn place_of(name: &str, mountpoint: &str, prefix: &str, store: Arc<FakeStore>) -> Place {
     let identity = format!("store/{name}").into();
     let (name, prefix) = (name.to_owned(), prefix.to_owned());
-    Place { name, mountpoint: mountpoint.into(), prefix, identity, store }
+    Place { name, mountpoint: mountpoint.into(), prefix, identity, plans: Arc::default(), store }
 }
 
 const LIMITS: JobLimits = JobLimits { running_max: 2, finished_max: 3, workers: 4 };

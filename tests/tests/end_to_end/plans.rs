@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
-use tenderfs_lab::{Entry, Operation};
+use tenderfs_lab::{Entry, Latency, Operation, Shape};
 use tenderfs_tests::{File, Stage, eventually};
 
 use super::{KIB, LIMIT, check_all_in_parallel, check_md5};
@@ -220,4 +221,20 @@ fn a_manifest_that_cannot_be_read_fails_the_mount_and_says_why() {
         assert!(stage.try_start().is_err());
         assert!(stage.log_line(problem), "{problem}");
     }
+}
+
+#[test]
+fn a_directory_too_large_to_wait_for_is_listed_once_for_a_plan() {
+    let Some((stage, _)) = stage_with(0, |_| {}) else { return };
+    let files = stage.fill((0..40_000).map(|n| (format!("large/{n:05}"), 1)));
+    let first_byte = Latency::Fixed(Duration::from_millis(60));
+    stage.lab().shape(Shape { first_byte, ..Shape::default() });
+    let planned: Vec<File> = files.into_iter().step_by(100).collect();
+    post(&stage, "", lines(&planned));
+    wait_for_gets(&stage, planned.len());
+    let lists = || stage.lab().ledger().count(Operation::List);
+    eventually(LIMIT, "all pages", || (lists() >= 40).then_some(()));
+    assert!(stage.lab().ledger().wait_idle(LIMIT));
+    assert!(lists() <= 42, "{} pages asked for of 40, one of them to mount", lists());
+    wait_for_gets(&stage, planned.len());
 }

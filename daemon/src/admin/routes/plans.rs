@@ -1,5 +1,7 @@
 //! The routes of plans: what jobs say that they will read.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -12,7 +14,8 @@ use utoipa_axum::routes;
 use super::super::Shared;
 use super::super::model::{PlanAccepted, PlanJob, Refusal};
 use super::{ApiError, ApiPath, ApiQuery};
-use crate::plans::{self, PlanError, PlanName};
+use crate::plans::{self, PlanError, PlanName, Plans};
+use crate::warm;
 
 /// Bytes of a plan at most, as it is sent and as it is unpacked.
 const PLAN_BYTES_MAX: usize = 1 << 30;
@@ -80,7 +83,7 @@ async fn plan_post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<PlanAccepted>), ApiError> {
-    let plans = plans::find(which.mount.as_deref(), &shared.backend.plan_places())?;
+    let plans = shared.plans(which.mount.as_deref())?;
     let name = PlanName { job, epoch: which.epoch, rank: which.rank, world: which.world };
     // A large plan takes a second to read, and the other routes are served meanwhile.
     let accepted = tokio::task::spawn_blocking(move || {
@@ -117,7 +120,7 @@ async fn job_list(
     State(shared): State<Shared>,
     ApiQuery(which): ApiQuery<WhichMount>,
 ) -> Result<Json<Vec<PlanJob>>, ApiError> {
-    Ok(Json(plans::find(which.mount.as_deref(), &shared.backend.plan_places())?.list()))
+    Ok(Json(shared.plans(which.mount.as_deref())?.list()))
 }
 
 /// How far a job is with its plans, and how well they serve.
@@ -131,7 +134,7 @@ async fn job_status(
     ApiPath(job): ApiPath<String>,
     ApiQuery(which): ApiQuery<WhichMount>,
 ) -> Result<Json<PlanJob>, ApiError> {
-    let plans = plans::find(which.mount.as_deref(), &shared.backend.plan_places())?;
+    let plans = shared.plans(which.mount.as_deref())?;
     Ok(Json(plans.status(&job)?))
 }
 
@@ -146,8 +149,17 @@ async fn job_cancel(
     ApiPath(job): ApiPath<String>,
     ApiQuery(which): ApiQuery<WhichMount>,
 ) -> Result<Json<PlanJob>, ApiError> {
-    let plans = plans::find(which.mount.as_deref(), &shared.backend.plan_places())?;
+    let plans = shared.plans(which.mount.as_deref())?;
     Ok(Json(plans.cancel(&job)?))
+}
+
+impl Shared {
+    /// The plans of the mount that is meant.
+    fn plans(&self, mount: Option<&str>) -> Result<Arc<Plans>, ApiError> {
+        let places = self.backend.warm_places();
+        let (place, _) = warm::find(mount, "", &places)?;
+        Ok(Arc::clone(&place.plans))
+    }
 }
 
 impl From<PlanError> for ApiError {
@@ -156,10 +168,6 @@ impl From<PlanError> for ApiError {
             PlanError::NoSuchJob { .. } => {
                 (StatusCode::NOT_FOUND, "GET /v1/jobs lists the jobs with plans")
             }
-            PlanError::NoSuchMount { .. } => {
-                (StatusCode::NOT_FOUND, "GET /v1/mounts lists the mounts")
-            }
-            PlanError::WhichMount => (StatusCode::BAD_REQUEST, "say `mount=`"),
             PlanError::BadName => (StatusCode::BAD_REQUEST, "name the job otherwise"),
             PlanError::NoSuchRank { .. } => {
                 (StatusCode::BAD_REQUEST, "ranks count from 0: say `rank=` and `world=`")
