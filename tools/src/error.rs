@@ -31,6 +31,14 @@ pub enum ToolError {
     /// A runtime, thread or signal handler could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
+    /// A plan could not be read.
+    #[error("cannot read the plan {path}: {source}; `-` reads it from standard input", path = path.display())]
+    Plan {
+        /// The file, as given.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A relative path has no meaning because the working directory is gone.
     #[error("cannot make {path} absolute: {source}")]
     Path {
@@ -154,6 +162,7 @@ impl ToolError {
             ToolError::CacheDamaged => EXIT_CACHE_DAMAGED,
             ToolError::Reported { exit_code, .. } => *exit_code,
             ToolError::Runtime(_)
+            | ToolError::Plan { .. }
             | ToolError::Path { .. }
             | ToolError::CannotMount { .. }
             | ToolError::Daemon(_)

@@ -73,7 +73,7 @@ fn text_in(file: &Path) -> Result<Vec<u8>, ToolError> {
     } else {
         std::fs::read(file)
     };
-    read.map_err(|source| ToolError::Path { path: file.to_path_buf(), source })
+    read.map_err(|source| ToolError::Plan { path: file.to_path_buf(), source })
 }
 
 /// A line for the job, and one for each of its plans.

@@ -44,7 +44,11 @@ impl Mounted {
     /// Unmounts, and returns the disk.
     pub(crate) fn unmounted(mut self) -> Disk {
         if let Some(session) = self.session.take() {
-            session.umount_and_join().unwrap();
+            match session.umount_and_join() {
+                // A late request, a release for one, was being read when the kernel ended the connection.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ECONNABORTED) => {}
+                ended => ended.unwrap(),
+            }
         }
         let disk = Arc::clone(&self.disk);
         drop(self);
