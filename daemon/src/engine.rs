@@ -173,6 +173,11 @@ impl Server {
             Op::Open { flags } => self.open(unique, ino, flags).await,
             Op::Lookup { name } => self.lookup(unique, ino, &name).await,
             Op::OpenDir { .. } => self.open_directory(unique, ino).await,
+            Op::ReadDir { fh, offset, size_bytes, listing } => {
+                let buffer = DirectoryBuffer::new(size_bytes, listing);
+                // Boxed, so that the tasks of other requests stay small.
+                Box::pin(self.read_directory(unique, (ino, fh), offset, buffer)).await
+            }
             Op::Forget { lookups } => {
                 self.mount.namespace.forget([(ino.0, lookups)]);
                 return;
@@ -204,10 +209,6 @@ impl Server {
                 self.close(ino, fh);
                 self.send(unique, &Reply::Empty);
             }
-            Op::ReadDir { fh, offset, size_bytes, listing } => {
-                let buffer = DirectoryBuffer::new(size_bytes, listing);
-                self.read_directory(unique, (ino, fh), offset, buffer)?;
-            }
             Op::ReleaseDir { fh } => {
                 self.mount.handles.close_directory(fh);
                 self.send(unique, &Reply::Empty);
@@ -233,6 +234,7 @@ impl Server {
             | Op::Open { .. }
             | Op::Lookup { .. }
             | Op::OpenDir { .. }
+            | Op::ReadDir { .. }
             | Op::Forget { .. }
             | Op::BatchForget(_)
             | Op::Interrupt { .. }

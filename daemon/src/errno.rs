@@ -62,7 +62,7 @@ pub(crate) fn of_name(error: &NamespaceError) -> Errno {
             SourceErrorKind::Unavailable | SourceErrorKind::WrongAnswer => Errno::EIO,
         },
         NamespaceError::TooManyEntries { .. } => Errno::ENOMEM,
-        NamespaceError::Abandoned => Errno::EIO,
+        NamespaceError::OutOfOrder | NamespaceError::Abandoned => Errno::EIO,
     }
 }
 

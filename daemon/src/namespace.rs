@@ -8,6 +8,7 @@
 //! Invariant: no lock is held while S3 is asked, and one listing of a directory runs at a time,
 //! whoever waits for it; a waiter that goes away cancels nobody.
 
+mod entries;
 mod listing;
 mod names;
 mod tree;
@@ -23,8 +24,10 @@ use tracing::warn;
 
 use crate::config::MountSettings;
 
-use listing::ListingBuilder;
+pub(crate) use entries::Entries;
+use entries::{Flight, News, lock_entries};
 pub(crate) use listing::{Child, FileFacts, Listing};
+use listing::{Collector, Named, key_of};
 pub(crate) use names::is_reachable;
 pub(crate) use tree::{BadInode, Entered, Node, ROOT_INO};
 use tree::{LookupPlan, Timeouts, Tree};
@@ -63,7 +66,7 @@ pub(crate) enum NamespaceError {
     /// S3 did not answer the question.
     #[error("{0}")]
     S3(Arc<S3Error>),
-    /// A directory holds more names than memory is set aside for.
+    /// A directory holds more names than memory is set aside for, so that they are not remembered.
     #[error("directory {prefix:?} has more than {entries_max} entries; raise memory.limit")]
     TooManyEntries {
         /// Prefix of the directory.
@@ -71,6 +74,9 @@ pub(crate) enum NamespaceError {
         /// The bound.
         entries_max: usize,
     },
+    /// The store lists keys in no order, so that a listing cannot be read while it comes.
+    #[error("the store did not list keys in their order")]
+    OutOfOrder,
     /// The task that listed ended early: nobody waited for it, or the daemon stops.
     #[error("listing was abandoned")]
     Abandoned,
@@ -97,13 +103,11 @@ pub(crate) enum Lookup {
     Absent(Duration),
 }
 
-type Outcome = Option<Result<Arc<Listing>, NamespaceError>>;
-
 /// The names of one mount.
 #[derive(Debug)]
 pub struct Namespace {
     tree: Mutex<Tree>,
-    flights: Mutex<HashMap<Arc<str>, watch::Receiver<Outcome>>>,
+    flights: Mutex<HashMap<Arc<str>, Flight>>,
     entries_max: usize,
     negative_ttl: Duration,
     entry_ttl: Duration,
@@ -226,7 +230,7 @@ impl Namespace {
         let mut flight = self.join_flight(client, prefix);
         // As long as this waits, somebody does.
         drop(tokio_uring::spawn(async move {
-            drop(flight.wait_for(Option::is_some).await);
+            drop(flight.news.wait_for(News::is_end).await);
         }));
     }
 
@@ -240,9 +244,9 @@ impl Namespace {
         lock(&self.tree).ino_of(prefix, name, child)
     }
 
-    /// How long the entries of `listing` can still be believed (zero: no longer).
-    pub(crate) fn entry_ttl(&self, listing: &Listing) -> Duration {
-        lock(&self.tree).entry_ttl(listing, Instant::now()).unwrap_or_default()
+    /// How long entries that S3 was asked for at `listed_at` can still be believed (zero: no longer).
+    pub(crate) fn entry_ttl(&self, listed_at: Instant) -> Duration {
+        lock(&self.tree).entry_ttl(listed_at, Instant::now()).unwrap_or_default()
     }
 
     fn count_sizes(&self, tree: &Tree) {
@@ -276,8 +280,12 @@ impl Namespace {
             }
             LookupPlan::Relist(prefix) => {
                 self.counters.lookups_asked.inc();
-                let listing = Box::pin(self.list_anew(client, &prefix)).await?;
-                return Ok(self.look_into(&listing, &prefix, name));
+                match Box::pin(self.list_anew(client, &prefix)).await {
+                    Ok(listing) => return Ok(self.look_into(&listing, &prefix, name)),
+                    // It has grown beyond what is remembered.
+                    Err(NamespaceError::TooManyEntries { .. }) => prefix,
+                    Err(error) => return Err(error),
+                }
             }
             LookupPlan::Ask(prefix) => prefix,
         };
@@ -300,21 +308,50 @@ impl Namespace {
 
     fn look_into(&self, listing: &Listing, prefix: &str, name: &str) -> Lookup {
         match listing.get(name) {
-            Some(child) => Lookup::Found(self.enter(prefix, name, child, self.entry_ttl(listing))),
+            Some(child) => {
+                Lookup::Found(self.enter(prefix, name, child, self.entry_ttl(listing.listed_at)))
+            }
             None => Lookup::Absent(self.negative_ttl),
         }
     }
 
-    /// All entries of the directory `prefix`: a listing that can still be believed, or a new one.
-    pub(crate) async fn listing(
+    /// The entries of the directory `prefix`, to be read from the first to the last: those of a listing
+    /// that can still be believed, or of a new one, once its first page has come.
+    pub(crate) async fn entries(
         self: &Arc<Self>,
         client: &Client,
         prefix: &Arc<str>,
-    ) -> Result<Arc<Listing>, NamespaceError> {
-        if let Some(listing) = lock(&self.tree).fresh_listing(prefix, Instant::now()) {
-            return Ok(listing);
+    ) -> Result<Entries, NamespaceError> {
+        let is_large = {
+            let mut tree = lock(&self.tree);
+            if let Some(listing) = tree.fresh_listing(prefix, Instant::now()) {
+                return Ok(Entries::of_listing(Arc::clone(prefix), listing));
+            }
+            tree.is_large(prefix)
+        };
+        if is_large {
+            return Ok(Entries::of_stream(Arc::clone(prefix)));
         }
-        self.list_anew(client, prefix).await
+        // A listing that nobody waited for may be given up at the moment it is joined.
+        for _ in 0..2 {
+            let mut flight = self.join_flight(client, prefix);
+            let Ok(news) = flight.news.wait_for(News::is_some).await.map(|news| news.clone())
+            else {
+                break;
+            };
+            match news {
+                News::Ended(Err(NamespaceError::Abandoned)) => {}
+                News::Ended(Ok(listing)) => {
+                    return Ok(Entries::of_listing(Arc::clone(prefix), listing));
+                }
+                // The first entries are there all the same.
+                News::Ended(Err(NamespaceError::TooManyEntries { .. }))
+                | News::None
+                | News::Entries => return Ok(Entries::of_flight(Arc::clone(prefix), flight)),
+                News::Ended(Err(error)) => return Err(error),
+            }
+        }
+        Err(NamespaceError::Abandoned)
     }
 
     /// All entries of the directory `prefix` by a listing that is under way or starts now, whatever
@@ -327,10 +364,10 @@ impl Namespace {
         // A listing that nobody waited for may be given up at the moment it is joined.
         for _ in 0..2 {
             let mut flight = self.join_flight(client, prefix);
-            let outcome = flight.wait_for(Option::is_some).await;
-            match outcome.as_deref() {
-                Ok(Some(Err(NamespaceError::Abandoned))) => {}
-                Ok(Some(result)) => return result.clone(),
+            let news = flight.news.wait_for(News::is_end).await.map(|news| news.clone());
+            match news {
+                Ok(News::Ended(Err(NamespaceError::Abandoned))) => {}
+                Ok(News::Ended(result)) => return result,
                 _ => break,
             }
         }
@@ -338,38 +375,35 @@ impl Namespace {
     }
 
     /// The listing of `prefix` that is under way, started if there is none.
-    fn join_flight(
-        self: &Arc<Self>,
-        client: &Client,
-        prefix: &Arc<str>,
-    ) -> watch::Receiver<Outcome> {
+    fn join_flight(self: &Arc<Self>, client: &Client, prefix: &Arc<str>) -> Flight {
         let mut flights = lock(&self.flights);
         if let Some(flight) = flights.get(prefix) {
             return flight.clone();
         }
-        let (sender, receiver) = watch::channel(None);
-        flights.insert(Arc::clone(prefix), receiver.clone());
+        let (sender, news) = watch::channel(News::None);
+        let flight = Flight { arrived: Arc::default(), news, started_at: Instant::now() };
+        flights.insert(Arc::clone(prefix), flight.clone());
         let landing = Landing { namespace: Arc::clone(self), prefix: Arc::clone(prefix) };
         let client = client.clone();
+        let listing =
+            Listed { arrived: Arc::clone(&flight.arrived), sender, started_at: flight.started_at };
         tokio_uring::spawn(async move {
-            // One receiver is the board's own.
-            let is_awaited = || sender.receiver_count() > 1;
-            let result = landing.namespace.list_all(&client, &landing.prefix, is_awaited).await;
+            let result = landing.namespace.list_all(&client, &landing.prefix, &listing).await;
             // Off the board before the outcome is told, so that who comes later starts anew.
             drop(landing);
-            sender.send_replace(Some(result));
+            listing.sender.send_replace(News::Ended(result));
         });
-        receiver
+        flight
     }
 
     async fn list_all(
         &self,
         client: &Client,
         prefix: &Arc<str>,
-        is_awaited: impl Fn() -> bool,
+        listed: &Listed,
     ) -> Result<Arc<Listing>, NamespaceError> {
         let mut pages = 0;
-        let mut builder = ListingBuilder::new(Arc::clone(prefix), Instant::now());
+        let mut collector = Collector::new(Arc::clone(prefix));
         let mut walk = ListWalk::new(ListRequest {
             prefix: prefix.to_string(),
             delimiter: true,
@@ -377,24 +411,27 @@ impl Namespace {
         });
         loop {
             let page = client.list(walk.request()).await?;
-            builder.add(&page);
-            if builder.len() > self.entries_max {
+            let settled = collector.add(&page).map_err(|_| NamespaceError::OutOfOrder)?;
+            let goes_on = walk.advance(&page)?;
+            listed.arrived(settled, goes_on);
+            if collector.len() > self.entries_max {
+                lock(&self.tree).note_large(prefix);
                 let (prefix, entries_max) = (Arc::clone(prefix), self.entries_max);
                 return Err(NamespaceError::TooManyEntries { prefix, entries_max });
             }
-            if !walk.advance(&page)? {
+            if !goes_on {
                 break;
             }
             pages += 1;
-            if pages >= UNASKED_PAGES_MAX && !is_awaited() {
+            if pages >= UNASKED_PAGES_MAX && !listed.is_awaited() {
                 return Err(NamespaceError::Abandoned);
             }
         }
-        let (listing, hidden, samples) = builder.finish();
+        let listing = Arc::new(listed.finish(collector.finish()));
+        let (hidden, samples) = collector.hidden();
         if hidden > 0 {
-            self.report_hidden(prefix, hidden, &samples);
+            self.report_hidden(prefix, hidden, samples);
         }
-        let listing = Arc::new(listing);
         self.counters.listings.inc();
         let mut tree = lock(&self.tree);
         tree.keep_listing(prefix, &listing);
@@ -415,6 +452,35 @@ impl Namespace {
                 "keys cannot be file names and are hidden"
             );
         }
+    }
+}
+
+/// A listing under way, as the task that lists sees it.
+struct Listed {
+    arrived: Arc<Mutex<Vec<Named>>>,
+    sender: watch::Sender<News>,
+    started_at: Instant,
+}
+
+impl Listed {
+    /// One receiver is the board's own.
+    fn is_awaited(&self) -> bool {
+        self.sender.receiver_count() > 1
+    }
+
+    /// Tells readers of the entries of a page, unless it is the last, which is told as the end.
+    fn arrived(&self, settled: Vec<Named>, goes_on: bool) {
+        lock_entries(&self.arrived).extend(settled);
+        if goes_on {
+            self.sender.send_replace(News::Entries);
+        }
+    }
+
+    /// What has arrived and `rest`, as a listing.
+    fn finish(&self, rest: Vec<Named>) -> Listing {
+        let mut entries = std::mem::take(&mut *lock_entries(&self.arrived));
+        entries.extend(rest);
+        Listing::new(entries, self.started_at)
     }
 }
 

@@ -156,6 +156,9 @@ pub struct StatusArgs {
     /// Print what the admin API says (/v1/status), one document for each daemon
     #[arg(long)]
     pub json: bool,
+    /// Print what was asked of S3, by kind of request
+    #[arg(long, conflicts_with = "json")]
+    pub requests: bool,
     /// Which daemon.
     #[command(flatten)]
     pub socket: SocketArgs,

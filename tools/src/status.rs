@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tenderfs_daemon::admin::model::{Cache, Mount, Status};
+use tenderfs_daemon::admin::model::{Cache, Mount, RequestCounts, Status};
 use tenderfs_daemon::config::format_bytes;
 
 use crate::admin_client::{self, AdminClient, json_text};
@@ -24,10 +24,11 @@ pub async fn main(args: &StatusArgs) -> Result<(), ToolError> {
     for (index, (client, status)) in daemons.iter().enumerate() {
         if args.json {
             println!("{}", json_text(status));
-        } else {
-            let gap = if index == 0 { "" } else { "\n" };
-            print!("{gap}{}", text(client, status));
+            continue;
         }
+        let gap = if index == 0 { "" } else { "\n" };
+        let text = if args.requests { requests(status) } else { text(client, status) };
+        print!("{gap}{text}");
     }
     Ok(())
 }
@@ -35,6 +36,44 @@ pub async fn main(args: &StatusArgs) -> Result<(), ToolError> {
 fn text(client: &AdminClient, status: &Status) -> String {
     let mut text = summary(status);
     append(&mut text, format_args!("socket   {}\n", client.socket().display()));
+    text
+}
+
+/// What was asked of S3 for each mount, by kind.
+fn requests(status: &Status) -> String {
+    let mut text = String::new();
+    for mount in &status.mounts {
+        let bill = &mount.s3_bill;
+        append(
+            &mut text,
+            format_args!(
+                "{} on {}, up {}\n           requests    retries     failed\n",
+                mount.source,
+                mount.mountpoint,
+                uptime(status.uptime_seconds)
+            ),
+        );
+        for (kind, counts) in [("LIST", bill.list), ("HEAD", bill.head), ("GET", bill.get)] {
+            let RequestCounts { requests, retries, errors } = counts;
+            append(&mut text, format_args!("{kind:<8}{requests:>11}{retries:>11}{errors:>11}\n"));
+        }
+        let gets = bill.get.requests;
+        let mean = mount.s3_received_bytes.checked_div(gets).unwrap_or_default();
+        append(
+            &mut text,
+            format_args!(
+                "{} received, {} a GET; {} made twice because they were late ({} for the better), \
+                 {} answers asked for fewer\nbilled: {} at the price of LIST, {} at the price of GET\n",
+                format_bytes(mount.s3_received_bytes),
+                format_bytes(mean),
+                bill.hedges,
+                bill.hedges_won,
+                bill.slow_downs,
+                bill.list.requests,
+                bill.head.requests + gets,
+            ),
+        );
+    }
     text
 }
 
@@ -176,6 +215,19 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_requests_are_told_by_kind_and_by_price() {
+        let mut status = status();
+        let bill = &mut status.mounts[0].s3_bill;
+        bill.list.requests = 12;
+        bill.head.requests = 3;
+        bill.get = RequestCounts { requests: 40, retries: 2, errors: 1 };
+        let text = requests(&status);
+        let get = text.lines().find(|line| line.starts_with("GET")).unwrap();
+        assert_eq!(get.split_whitespace().collect::<Vec<_>>(), ["GET", "40", "2", "1"]);
+        assert!(text.contains("12 at the price of LIST, 43 at the price of GET"), "{text}");
     }
 
     #[test]

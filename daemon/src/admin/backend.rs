@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tenderfs_cache::{CachedObject, Evicted};
-use tenderfs_s3client::ErrorKind;
+use tenderfs_s3client::{ErrorKind, OperationCounters};
 
 use super::model::{
     Cache, DiskTier, Memory, MemoryTier, Mount, MountState, Passthrough, Prefetch, Reads,
+    RequestBill, RequestCounts,
 };
 use super::{Backend, WarmFacts, model};
 use crate::config::{Limits, Settings};
@@ -172,6 +173,23 @@ fn describe(mount: &mount::Mount) -> Mount {
         s3_requests: operations.iter().map(|(_, counts)| counts.requests.get()).sum(),
         s3_errors: errors.map(|kind| s3.errors(kind).get()).sum(),
         s3_received_bytes: s3.bytes_received.get(),
+        s3_bill: bill(s3),
+    }
+}
+
+fn bill(s3: &tenderfs_s3client::Counters) -> RequestBill {
+    let counts = |of: &OperationCounters| RequestCounts {
+        requests: of.requests.get(),
+        retries: of.retries.get(),
+        errors: of.errors.get(),
+    };
+    RequestBill {
+        list: counts(&s3.list),
+        head: counts(&s3.head),
+        get: counts(&s3.get),
+        hedges: s3.hedges.get(),
+        hedges_won: s3.hedges_won.get(),
+        slow_downs: s3.slow_downs.get(),
     }
 }
 

@@ -183,6 +183,37 @@ pub struct Mount {
     pub s3_errors: u64,
     /// Bytes received from S3.
     pub s3_received_bytes: u64,
+    /// The requests to S3 by kind.
+    #[serde(default)]
+    pub s3_bill: RequestBill,
+}
+
+/// Requests to S3 since the mount was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RequestBill {
+    /// Pages of listings (`ListObjectsV2`), which S3 bills with writes.
+    pub list: RequestCounts,
+    /// Facts of objects (`HeadObject`), which S3 bills as GETs.
+    pub head: RequestCounts,
+    /// Bytes of objects (`GetObject`).
+    pub get: RequestCounts,
+    /// Requests made a second time because the first was late; counted with their kind too.
+    pub hedges: u64,
+    /// Those whose answer came first.
+    pub hedges_won: u64,
+    /// Answers that asked for fewer requests (429 and 503).
+    pub slow_downs: u64,
+}
+
+/// Requests of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RequestCounts {
+    /// Sent, each attempt once.
+    pub requests: u64,
+    /// Those that were sent again after a failure.
+    pub retries: u64,
+    /// Those that failed, whether a retry mended it or not.
+    pub errors: u64,
 }
 
 /// Files that are complete on disk and verified, and that the kernel reads by itself.

@@ -76,6 +76,12 @@ fn example_status() -> Value {
             "endpoint": "https://s3", "read_only": true, "read_bytes_max": 1, "read_ahead_bytes": 2,
             "features": ["readdirplus"], "requests": 3, "errors": 4, "served_bytes": 5,
             "s3_requests": 6, "s3_errors": 7, "s3_received_bytes": 8,
+            "s3_bill": {
+                "list": {"requests": 1, "retries": 0, "errors": 0},
+                "head": {"requests": 2, "retries": 0, "errors": 1},
+                "get": {"requests": 3, "retries": 1, "errors": 1},
+                "hedges": 1, "hedges_won": 1, "slow_downs": 1
+            },
         }],
     })
 }

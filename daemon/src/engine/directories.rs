@@ -1,9 +1,7 @@
 //! OPENDIR and READDIR: listings to directory entries.
 //!
-//! An open directory keeps the listing it was opened with, so an offset is an index into it: 0 is
-//! `.`, 1 is `..`, then the names in their order.
-
-use std::sync::Arc;
+//! An open directory keeps the entries it was opened with, so an offset is an index into them: 0 is
+//! `.`, 1 is `..`, then the names in the order of their keys.
 
 use tenderfs_fuse::{
     DirectoryBuffer, DirectoryEntry, Errno, Fh, FileKind, Ino, Listing as Dirents, OpenFlags,
@@ -11,40 +9,45 @@ use tenderfs_fuse::{
 };
 
 use super::Server;
-use super::handles::OpenDirectory;
 use crate::errno;
-use crate::namespace::{Child, ROOT_INO};
+use crate::namespace::{Child, Entries, NamespaceError, ROOT_INO};
 
 /// Entries before the first name: `.` and `..`.
 const DOTS: usize = 2;
 
 impl Server {
-    /// Lists the directory, or takes a listing that can still be believed.
+    /// Takes a listing of the directory that can still be believed, or begins one.
     pub(super) async fn open_directory(&self, unique: Unique, ino: Ino) -> Result<(), Errno> {
         let prefix = self.mount.namespace.directory(ino.0).map_err(errno::of_inode)?;
-        let listed = self.mount.namespace.listing(self.origin.client(), &prefix);
-        let listing = self.interruptible(unique, listed).await?.map_err(|error| {
-            let errno = errno::of_name(&error);
-            self.report_name_error(ino.0, &error, errno);
-            errno
-        })?;
+        let listed = self.mount.namespace.entries(self.origin.client(), &prefix);
+        let entries = self.interruptible(unique, listed).await?;
+        let entries = entries.map_err(|error| self.name_errno(ino.0, &error))?;
         // The kernel reads the directory once for each listing, and from its own memory after that.
-        let flags = if listing.is_shown() {
+        let listing = entries.listing().cloned();
+        let flags = if listing.as_ref().is_some_and(|listing| listing.is_shown()) {
             OpenFlags::CACHE_DIR | OpenFlags::KEEP_CACHE
         } else {
             OpenFlags::CACHE_DIR
         };
-        let fh = self.mount.handles.open_directory(prefix, Arc::clone(&listing));
+        let fh = self.mount.handles.open_directory(entries);
         if self.send(unique, &Reply::Open { fh, flags }) {
-            listing.set_shown();
+            if let Some(listing) = listing {
+                listing.set_shown();
+            }
         } else {
             self.mount.handles.close_directory(fh);
         }
         Ok(())
     }
 
+    fn name_errno(&self, ino: u64, error: &NamespaceError) -> Errno {
+        let errno = errno::of_name(error);
+        self.report_name_error(ino, error, errno);
+        errno
+    }
+
     /// Fills `buffer` with entries from `offset` on and sends it.
-    pub(super) fn read_directory(
+    pub(super) async fn read_directory(
         &self,
         unique: Unique,
         (ino, fh): (Ino, Fh),
@@ -55,13 +58,19 @@ impl Server {
         // Lookups that the kernel counts once the reply has reached it.
         let mut counted = Vec::new();
         let first = usize::try_from(offset).unwrap_or(usize::MAX);
-        for index in first..directory.listing.entries().len() + DOTS {
-            let fits = match index.checked_sub(DOTS) {
-                Some(index) => self.push_child(&mut buffer, &directory, index, &mut counted),
-                None => push_dot(&mut buffer, ino, index),
+        let dots = first..DOTS;
+        let has_room = dots.into_iter().all(|index| push_dot(&mut buffer, ino, index));
+        if has_room {
+            let first = first.saturating_sub(DOTS);
+            let push = |index: usize, name: &str, child: &Child| {
+                self.push_child(&mut buffer, (&directory, index), (name, child), &mut counted)
             };
-            if !fits {
-                break;
+            let read = directory.read(self.origin.client(), first, push);
+            let read = self.interruptible(unique, read).await;
+            let read = read.and_then(|read| read.map_err(|error| self.name_errno(ino.0, &error)));
+            if let Err(errno) = read {
+                self.mount.namespace.forget(counted);
+                return Err(errno);
             }
         }
         if !self.send(unique, &Reply::Directory(&buffer)) {
@@ -70,16 +79,15 @@ impl Server {
         Ok(())
     }
 
-    /// Appends the entry `index` of the listing; false if it does not fit.
+    /// Appends the entry `index` of the directory; false if it does not fit.
     fn push_child(
         &self,
         buffer: &mut DirectoryBuffer,
-        directory: &Arc<OpenDirectory>,
-        index: usize,
+        (directory, index): (&Entries, usize),
+        (name, child): (&str, &Child),
         counted: &mut Vec<(u64, u64)>,
     ) -> bool {
         let namespace = &self.mount.namespace;
-        let (name, child) = &directory.listing.entries()[index];
         let kind = match child {
             Child::Directory => FileKind::Directory,
             Child::File(_) => FileKind::File,
@@ -87,12 +95,17 @@ impl Server {
         let next_offset = (index + DOTS) as u64 + 1;
         let dirent =
             DirectoryEntry { name: name.as_bytes(), ino: Ino(0), kind, next_offset, entry: None };
-        if buffer.listing() == Dirents::Plain {
-            let ino = Ino(namespace.ino_of(&directory.prefix, name, child));
+        let listed_at = match buffer.listing() {
+            Dirents::Plain => None,
+            // What is not remembered here is not to be remembered by the kernel in its stead.
+            Dirents::Plus => directory.listed_at(),
+        };
+        let Some(listed_at) = listed_at else {
+            let ino = Ino(namespace.ino_of(directory.prefix(), name, child));
             return buffer.push(&DirectoryEntry { ino, ..dirent });
-        }
-        let ttl = namespace.entry_ttl(&directory.listing);
-        let entered = namespace.enter(&directory.prefix, name, child, ttl);
+        };
+        let ttl = namespace.entry_ttl(listed_at);
+        let entered = namespace.enter(directory.prefix(), name, child, ttl);
         let entry = self.entry(entered.ino, &entered.node, ttl);
         let ino = Ino(entered.ino);
         if buffer.push(&DirectoryEntry { ino, entry: Some(&entry), ..dirent }) {

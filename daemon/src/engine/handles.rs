@@ -11,7 +11,7 @@ use tenderfs_cache::Object;
 use tenderfs_fuse::Fh;
 
 use super::read_ahead::ReadAhead;
-use crate::namespace::Listing;
+use crate::namespace::Entries;
 
 /// An open file: one version of one object, to the end.
 #[derive(Debug)]
@@ -33,15 +33,6 @@ impl OpenFile {
     pub(crate) fn read_ahead(&self) -> MutexGuard<'_, ReadAhead> {
         self.read_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An open directory: the listing it was opened with, so that offsets stay true.
-#[derive(Debug)]
-pub(crate) struct OpenDirectory {
-    /// Bucket prefix of the directory.
-    pub(crate) prefix: Arc<str>,
-    /// Its entries.
-    pub(crate) listing: Arc<Listing>,
 }
 
 /// A table of handles of one kind.
@@ -81,7 +72,7 @@ impl<T> Table<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
     files: Table<OpenFile>,
-    directories: Table<OpenDirectory>,
+    directories: Table<Entries>,
 }
 
 impl Handles {
@@ -100,18 +91,18 @@ impl Handles {
         self.files.remove(fh)
     }
 
-    /// A handle on a directory with these entries.
-    pub(crate) fn open_directory(&self, prefix: Arc<str>, listing: Arc<Listing>) -> Fh {
-        self.directories.insert(OpenDirectory { prefix, listing })
+    /// A handle on a directory with these entries, which it keeps so that offsets stay true.
+    pub(crate) fn open_directory(&self, entries: Entries) -> Fh {
+        self.directories.insert(entries)
     }
 
     /// The directory behind `fh`.
-    pub(crate) fn directory(&self, fh: Fh) -> Option<Arc<OpenDirectory>> {
+    pub(crate) fn directory(&self, fh: Fh) -> Option<Arc<Entries>> {
         self.directories.get(fh)
     }
 
     /// Closes a directory.
-    pub(crate) fn close_directory(&self, fh: Fh) -> Option<Arc<OpenDirectory>> {
+    pub(crate) fn close_directory(&self, fh: Fh) -> Option<Arc<Entries>> {
         self.directories.remove(fh)
     }
 

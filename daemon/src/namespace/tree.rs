@@ -144,6 +144,8 @@ pub(crate) struct Tree {
     asks: HashMap<Arc<str>, u32>,
     /// Directories whose listing took longer than somebody would wait.
     slow: HashSet<Arc<str>>,
+    /// Directories with more names than are remembered.
+    large: HashSet<Arc<str>>,
     uses: u64,
 }
 
@@ -162,6 +164,7 @@ impl Tree {
             points: HashMap::new(),
             asks: HashMap::new(),
             slow: HashSet::new(),
+            large: HashSet::new(),
             uses: 0,
         }
     }
@@ -240,7 +243,7 @@ impl Tree {
     pub(crate) fn is_worth_listing(&mut self, prefix: &Arc<str>) -> bool {
         let asks = self.asks.entry(Arc::clone(prefix)).or_default();
         *asks = asks.saturating_add(1);
-        *asks == ASKS_BEFORE_LISTING
+        *asks == ASKS_BEFORE_LISTING && !self.large.contains(prefix)
     }
 
     /// The inodes of the files that `is_meant` says yes to, by their key.
@@ -258,6 +261,16 @@ impl Tree {
         self.slow.contains(prefix)
     }
 
+    /// The directory `prefix` has more names than are remembered.
+    pub(crate) fn note_large(&mut self, prefix: &Arc<str>) {
+        self.large.insert(Arc::clone(prefix));
+    }
+
+    /// Whether it had when it was last listed.
+    pub(crate) fn is_large(&self, prefix: &str) -> bool {
+        self.large.contains(prefix)
+    }
+
     /// Remembers what S3 said of one name, asked at `asked_at`.
     pub(crate) fn learn(
         &mut self,
@@ -271,6 +284,7 @@ impl Tree {
             self.points.clear();
             self.asks.clear();
             self.slow.clear();
+            self.large.clear();
         }
         let point = Point { answer: Answer::Asked(child), at: asked_at };
         self.points.insert(path_of(prefix, name).into_boxed_str(), point);
@@ -289,6 +303,7 @@ impl Tree {
     pub(crate) fn keep_listing(&mut self, prefix: &Arc<str>, listing: &Arc<Listing>) {
         self.drop_listing(prefix);
         self.slow.remove(prefix);
+        self.large.remove(prefix);
         self.uses += 1;
         self.listed_entries += listing.entries().len() + 1;
         let cached = CachedListing { listing: Arc::clone(listing), used: self.uses };
@@ -311,7 +326,7 @@ impl Tree {
     /// The listing of `prefix` if it can still be believed.
     pub(crate) fn fresh_listing(&mut self, prefix: &str, now: Instant) -> Option<Arc<Listing>> {
         let listing = self.cached_listing(prefix)?;
-        self.entry_ttl(&listing, now).map(|_| listing)
+        self.entry_ttl(listing.listed_at, now).map(|_| listing)
     }
 
     /// As [`Tree::fresh_listing`], with the prefix as it is kept.
@@ -332,9 +347,9 @@ impl Tree {
         Some(Arc::clone(&cached.listing))
     }
 
-    /// How long entries of `listing` can still be believed; `None` if no longer.
-    pub(crate) fn entry_ttl(&self, listing: &Listing, now: Instant) -> Option<Duration> {
-        self.timeouts.left(self.timeouts.entry, now.saturating_duration_since(listing.listed_at))
+    /// How long entries that S3 was asked for at `listed_at` can still be believed; `None` if no longer.
+    pub(crate) fn entry_ttl(&self, listed_at: Instant, now: Instant) -> Option<Duration> {
+        self.timeouts.left(self.timeouts.entry, now.saturating_duration_since(listed_at))
     }
 
     /// Counts a lookup of the inode that `name` in `prefix` leads to, making it if need be.
@@ -465,7 +480,7 @@ fn mix(mut hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listing::ListingBuilder;
+    use super::super::listing::Collector;
     use super::*;
     use tenderfs_s3client::{ListPage, ListedObject};
 
@@ -487,7 +502,7 @@ mod tests {
     }
 
     fn listing(prefix: &str, names: &[&str], now: Instant) -> Arc<Listing> {
-        let mut builder = ListingBuilder::new(prefix.into(), now);
+        let mut collector = Collector::new(prefix.into());
         let object = |name: &&str| ListedObject {
             key: format!("{prefix}{name}"),
             etag: "\"1\"".to_owned(),
@@ -495,9 +510,10 @@ mod tests {
             modified: std::time::UNIX_EPOCH,
             storage_class: None,
         };
-        builder
-            .add(&ListPage { objects: names.iter().map(object).collect(), ..ListPage::default() });
-        Arc::new(builder.finish().0)
+        let objects = names.iter().map(object).collect();
+        let mut entries = collector.add(&ListPage { objects, ..ListPage::default() }).unwrap();
+        entries.extend(collector.finish());
+        Arc::new(Listing::new(entries, now))
     }
 
     #[track_caller]

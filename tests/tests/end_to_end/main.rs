@@ -17,6 +17,7 @@ mod interrupts;
 mod inventory;
 mod keeping;
 mod kills;
+mod large_directories;
 mod memory;
 mod passthrough;
 mod plans;
