@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::core::gather::Gathering;
 use crate::core::{Core, CoreCache};
 use crate::counters::{Counters, Usage};
 use crate::disk::Disk;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) objects: Arc<Objects>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) settings: CacheSettings,
+    /// Small reads of absent blocks.
+    pub(crate) gathering: Gathering,
     /// Granules that may be pinned by blocks on their way to disk.
     pub(crate) write_backlog: Arc<Semaphore>,
     write_backlog_granules: usize,
@@ -60,6 +63,7 @@ impl Cache {
                 objects,
                 counters,
                 settings,
+                gathering: Gathering::default(),
                 write_backlog: Arc::new(Semaphore::new(write_backlog_granules)),
                 write_backlog_granules,
             }),

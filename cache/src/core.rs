@@ -7,6 +7,7 @@ pub(crate) mod backing;
 pub(crate) mod bring;
 pub(crate) mod check;
 pub(crate) mod files;
+pub(crate) mod gather;
 pub(crate) mod prefetch;
 pub(crate) mod read;
 pub(crate) mod sparse;

@@ -2,15 +2,15 @@
 //!
 //! A pure decider.
 
-use crate::block::{BlockRun, RUN_BLOCKS_MAX};
+use crate::block::BlockRun;
 
-/// Cuts `indices`, which rise, into runs of adjacent blocks, none longer than
-/// [`RUN_BLOCKS_MAX`]: each is one request to the source.
-pub(crate) fn coalesce(indices: impl IntoIterator<Item = u32>) -> Vec<BlockRun> {
+/// Cuts `indices`, which rise, into runs of adjacent blocks, none longer than `blocks_max`: each is
+/// one request to the source.
+pub(crate) fn coalesce(indices: impl IntoIterator<Item = u32>, blocks_max: u32) -> Vec<BlockRun> {
     let mut runs: Vec<BlockRun> = Vec::new();
     for index in indices {
         let longer = runs.last().and_then(|run| {
-            let fits = run.end() == index && run.len_blocks() < RUN_BLOCKS_MAX;
+            let fits = run.end() == index && run.len_blocks() < blocks_max;
             if fits { BlockRun::new(run.first()..index + 1) } else { None }
         });
         match (longer, runs.last_mut()) {
@@ -26,11 +26,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::block::RUN_BLOCKS_MAX;
 
     #[track_caller]
     fn check(indices: &[u32], expected: &[(u32, u32)]) {
-        let runs: Vec<_> =
-            coalesce(indices.iter().copied()).iter().map(|run| (run.first(), run.end())).collect();
+        let runs: Vec<_> = coalesce(indices.iter().copied(), RUN_BLOCKS_MAX);
+        let runs: Vec<_> = runs.iter().map(|run| (run.first(), run.end())).collect();
         assert_eq!(runs, expected);
     }
 
@@ -47,7 +48,7 @@ mod tests {
     proptest! {
         #[test]
         fn runs_are_exactly_the_missing_blocks(mut indices in prop::collection::btree_set(0u32..60, 0..40)) {
-            let runs = coalesce(indices.iter().copied());
+            let runs = coalesce(indices.iter().copied(), RUN_BLOCKS_MAX);
             for run in &runs {
                 prop_assert!(run.len_blocks() <= RUN_BLOCKS_MAX);
                 for index in run.indices() {

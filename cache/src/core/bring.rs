@@ -71,7 +71,7 @@ impl Core {
             let (core, source, object) = (Rc::clone(self), source.clone(), Arc::clone(object));
             self.spawn(async move { core.load_block(source, object, part, class).await });
         }
-        let runs = coalesce(absent.iter().map(|part| part.block.id().index));
+        let runs = coalesce(absent.iter().map(|part| part.block.id().index), RUN_BLOCKS_MAX);
         let mut absent = absent.into_iter();
         for run in runs {
             debug_assert!(run.len_blocks() <= RUN_BLOCKS_MAX);
@@ -83,7 +83,8 @@ impl Core {
         }
     }
 
-    async fn fetch_run<S: Source>(
+    /// Asks the source for the blocks of `sink`.
+    pub(crate) async fn fetch_run<S: Source>(
         &self,
         source: &S,
         object: &Arc<Object>,

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use tenderfs_byterange::ByteRange;
 
 use crate::block::{BLOCK_BYTES, BlockRun, block_range, in_memory};
+use crate::core::gather::SMALL_READ_BYTES_MAX;
 use crate::core::{Core, READ_BYTES_MAX};
+use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::memory::NewBlock;
 use crate::memory::frame::{Filler, Frame};
@@ -254,6 +256,16 @@ impl Core {
             }
         }
         pins.blocks.sort_unstable_by_key(|block| block.id().index);
+        if range.len_bytes() <= SMALL_READ_BYTES_MAX {
+            let is_on_disk = |new: &NewBlock| {
+                let has = |disk: &Disk| disk.has_block(object.id(), new.block.id().index);
+                self.disk().is_some_and(has)
+            };
+            let absent: Vec<NewBlock> = started.extract_if(.., |new| !is_on_disk(new)).collect();
+            if !absent.is_empty() {
+                self.gather(source, object, absent);
+            }
+        }
         self.bring(source, object, started, Class::Demand);
         Pinned::All(pins)
     }

@@ -87,6 +87,37 @@ fn adjacent_missing_blocks_become_one_fetch() {
     );
 }
 
+/// Proves W05 and S10: what small readers on two cores want at about the same time is asked for in runs.
+#[test]
+fn small_reads_that_come_together_share_requests() {
+    const BLOCKS: u64 = 16;
+    let cache = cache();
+    let source = Seeded::held();
+    let object = cache.object(version("crowd", BLOCKS * BLOCK_BYTES));
+    let started = AtomicUsize::new(0);
+    on_cores(&cache, 2, async |core_index, core| {
+        let readers = (0..500_u64).map(|reader| {
+            let (core, source, object, started) = (&core, &source, &object, &started);
+            async move {
+                started.fetch_add(1, Ordering::SeqCst);
+                let start = (reader * 7919 + core_index as u64) % (BLOCKS * 256) * 16_384;
+                check_read(core, source, object, range(start, start + 16_384)).await
+            }
+        });
+        let opener = async {
+            while started.load(Ordering::SeqCst) < 1000 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            source.allow_all();
+        };
+        futures_util::future::join(join_all(readers), opener).await
+    });
+    let fetches = source.fetches().len();
+    assert!(fetches as u64 <= BLOCKS / 2 * 3 / 2, "{fetches} fetches of {BLOCKS} blocks");
+    assert_eq!(cache.counters().fetched_bytes.get(), BLOCKS * BLOCK_BYTES);
+}
+
 #[test]
 fn a_dropped_reader_cancels_nobody() {
     let cache = cache();

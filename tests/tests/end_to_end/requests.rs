@@ -1,7 +1,7 @@
 //! What a read costs at S3, by the lab's ledger.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
@@ -36,6 +36,40 @@ fn a_hundred_concurrent_readers_of_a_cold_block_cause_one_get() {
         }
     });
     assert_eq!(stage.lab().ledger().gets(), 1);
+}
+
+/// Proves W05 and S10: 1 000 random reads of 16 KiB in 64 MiB, all at once.
+#[test]
+fn small_reads_that_come_together_share_gets() {
+    const READERS: u64 = 1000;
+    const REGION_BYTES: u64 = 64 * MIB;
+    const READ_BYTES: u64 = 16 * KIB;
+    let Some(mut stage) = Stage::new() else { return };
+    let file = stage.fill([("records", REGION_BYTES)]).remove(0);
+    let shape = Shape { first_byte: Latency::Fixed(Duration::from_millis(40)), ..Shape::default() };
+    stage.lab().shape(shape);
+    stage.start();
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.read(true).custom_flags(nix::libc::O_DIRECT);
+    let records = options.open(stage.path("records")).unwrap();
+    let start = Barrier::new(READERS as usize);
+    thread::scope(|scope| {
+        for reader in 0..READERS {
+            let (records, start, file) = (&records, &start, &file);
+            let read = move || {
+                let offset = reader * 7919 % (REGION_BYTES / READ_BYTES) * READ_BYTES;
+                let mut buffer = vec![0; READ_BYTES as usize];
+                start.wait();
+                records.read_exact_at(&mut buffer, offset).unwrap();
+                assert!(buffer == file.bytes(offset, READ_BYTES), "reader {reader}");
+            };
+            thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, read).unwrap();
+        }
+    });
+    let gets = gets_since(stage.lab().ledger(), tenderfs_lab::Mark(0));
+    let sent: u64 = gets.iter().map(|get| get.body_bytes_sent).sum();
+    assert!(gets.len() as u64 <= REGION_BYTES / (8 * MIB) * 3 / 2, "{} GETs", gets.len());
+    assert!(sent <= REGION_BYTES * 102 / 100, "{sent} bytes for {REGION_BYTES}");
 }
 
 /// Proves V03: the first byte of a large object costs blocks, not the object.
