@@ -5,7 +5,7 @@
 //! change no byte, a plan that is wrong costs requests, and a job of which nothing is heard for the
 //! length of its lease is forgotten.
 //!
-//! [`Plans`] belongs to one mount and is shared by its cores: each of them has a [`pump`] that takes
+//! [`Plans`] belongs to one mount and is shared by its cores: each of them has a `pump` that takes
 //! entries and fetches them.
 
 mod entries;
