@@ -47,6 +47,14 @@ impl Source for Origin {
             importance: importance_of(class),
         };
         let mut body = self.client.get(request).await.map_err(|error| source_error(&error))?;
+        // Bytes that can be compared are shown to nobody before they were.
+        if body.has_checksum() && sink.room().len() as u64 == range.len_bytes() {
+            let room = sink.room();
+            let count = room.len();
+            body.read_checked(room).await.map_err(|error| source_error(&error))?;
+            sink.filled(count);
+            return Ok(());
+        }
         let mut unyielded_bytes = 0;
         while sink.missing_bytes() > 0 {
             let count = body.read(sink.room()).await.map_err(|error| source_error(&error))?;

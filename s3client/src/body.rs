@@ -9,6 +9,7 @@ use bytes::{Buf as _, Bytes};
 use tenderfs_byterange::ByteRange;
 
 use crate::answer::{self, Accepted, Asked, Ending};
+use crate::checksum::Checksum;
 use crate::client::{Answer, Core, Course, GetRequest};
 use crate::counters::Operation;
 use crate::error::{AnswerFault, Error};
@@ -31,6 +32,8 @@ pub struct Body {
     left: Option<ByteRange>,
     /// `None` between two connections.
     stream: Option<Stream>,
+    /// What the store says is the checksum of the whole object, if that is what was asked for.
+    checksum: Option<Checksum>,
 }
 
 impl Body {
@@ -47,6 +50,7 @@ impl Body {
             course,
             left: Some(request.range),
             stream: None,
+            checksum: None,
         };
         loop {
             match body.connect(request.range).await {
@@ -69,7 +73,7 @@ impl Body {
             match self.step(left, room).await {
                 Ok(count) => {
                     self.left = left.from(left.start() + count as u64);
-                    if self.left.is_none() {
+                    if self.left.is_none() && self.checksum.is_none() {
                         self.settle();
                     }
                     return Ok(count);
@@ -82,6 +86,45 @@ impl Body {
             }
         }
         Ok(0)
+    }
+
+    /// Whether the store has sent a checksum of the bytes asked for, which are then the whole object.
+    pub fn has_checksum(&self) -> bool {
+        self.checksum.is_some()
+    }
+
+    /// Reads all bytes asked for into `room`, which is as long as they are, and compares them with
+    /// the store's checksum; bytes that have another are asked for again by another connection.
+    ///
+    /// Nothing may have been read before.
+    pub async fn read_checked(&mut self, room: &mut [u8]) -> Result<(), Error> {
+        let whole = self.left;
+        loop {
+            let mut filled = 0;
+            while filled < room.len() {
+                match self.read(&mut room[filled..]).await? {
+                    0 => break,
+                    count => filled += count,
+                }
+            }
+            let counters = self.core.bucket.counters();
+            match &self.checksum {
+                Some(checksum) if !checksum.is_of(room) => {
+                    counters.checksum_mismatches.inc();
+                    let algorithm = checksum.name();
+                    // Closed, as whatever spoils bytes may be on its way.
+                    self.stream = None;
+                    self.course.after(Error::wrong(AnswerFault::Checksum { algorithm })).await?;
+                    self.left = whole;
+                }
+                Some(_) => {
+                    counters.checksums_compared.inc();
+                    self.settle();
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Reads the next of the bytes `left`, after connecting if need be.
@@ -98,7 +141,8 @@ impl Body {
     /// Asks for the bytes `left` and checks the head of the answer.
     async fn connect(&mut self, left: ByteRange) -> Result<Stream, Error> {
         let (key, etag) = (self.key.as_str(), self.etag.as_str());
-        let ask = Ask::Get { key, etag, range: left };
+        let is_whole = left.start() == 0 && left.end() == self.object_size_bytes;
+        let ask = Ask::Get { key, etag, range: left, is_whole };
         let mut answer = self.course.within(self.core.ask(&ask, self.importance)).await?;
         let object_size_bytes = self.object_size_bytes;
         let asked = Asked { key, etag, range: left, object_size_bytes };
@@ -106,6 +150,9 @@ impl Body {
         let Accepted { skip_bytes, ending, etag } = accepted;
         if self.etag.is_empty() {
             self.etag = etag;
+        }
+        if is_whole {
+            self.checksum = Checksum::of_whole(&answer.headers);
         }
         if ending == Ending::Announced && skip_bytes == 0 {
             answer.take_over(left.len_bytes());

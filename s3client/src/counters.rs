@@ -39,6 +39,10 @@ pub struct Counters {
     pub hedges: Counter,
     /// Those of them whose answer came first.
     pub hedges_won: Counter,
+    /// Objects whose bytes had the checksum that the store sent.
+    pub checksums_compared: Counter,
+    /// Objects whose bytes had another.
+    pub checksum_mismatches: Counter,
     /// Answers that asked for fewer requests: 503 and 429.
     pub slow_downs: Counter,
 }

@@ -331,6 +331,12 @@ pub enum AnswerFault {
     /// The body went on after its end.
     #[error("the body goes on after its end")]
     TooLong,
+    /// Other bytes than those that were written.
+    #[error("the bytes do not have the object's {algorithm} checksum")]
+    Checksum {
+        /// How the checksum is made.
+        algorithm: &'static str,
+    },
     /// The whole object came where a small part of it was asked for.
     #[error("the whole object came, {skip_bytes} bytes before those asked for")]
     NotPartial {

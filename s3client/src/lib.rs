@@ -16,6 +16,7 @@ mod addressing;
 mod answer;
 mod body;
 mod bucket;
+mod checksum;
 mod client;
 mod clock;
 mod connection;

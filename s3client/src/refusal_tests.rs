@@ -21,7 +21,7 @@ fn refused(ask: &Ask<'_>, status: u16, headers: &[(&str, &str)], body: &str) -> 
 }
 
 fn get() -> Ask<'static> {
-    Ask::Get { key: "k", etag: "\"e\"", range: ByteRange::new(0, 10).unwrap() }
+    Ask::Get { key: "k", etag: "\"e\"", range: ByteRange::new(0, 10).unwrap(), is_whole: false }
 }
 
 fn xml(code: &str, more: &str) -> String {

@@ -17,6 +17,7 @@ use rusty_s3::actions::{GetObject, HeadObject, ListObjectsV2};
 use tenderfs_byterange::ByteRange;
 
 use crate::addressing::Place;
+use crate::checksum;
 use crate::counters::Operation;
 use crate::error::{AnswerFault, Error};
 use crate::listing::ListRequest;
@@ -45,6 +46,8 @@ pub(crate) enum Ask<'a> {
         etag: &'a str,
         /// The bytes.
         range: ByteRange,
+        /// Whether they are the whole object, so that its checksum is of use.
+        is_whole: bool,
     },
 }
 
@@ -91,9 +94,14 @@ pub(crate) fn signed(
             place.object_url(key)?;
             (Method::HEAD, sign(HeadObject::new(bucket, keys, key), payer, now))
         }
-        Ask::Get { key, .. } => {
+        Ask::Get { key, is_whole, .. } => {
             place.object_url(key)?;
-            (Method::GET, sign(GetObject::new(bucket, keys, key), payer, now))
+            let mut get = GetObject::new(bucket, keys, key);
+            if *is_whole {
+                // S3 refuses a header of its own that is not signed.
+                get.headers_mut().insert(checksum::MODE_HEADER, checksum::MODE_ENABLED);
+            }
+            (Method::GET, sign(get, payer, now))
         }
     };
     let mut request = Request::new(NoBody::new());
@@ -107,7 +115,10 @@ pub(crate) fn signed(
         Err(_) => Err(Error::wrong(AnswerFault::Header { name: "ETag" })),
     };
     put(HOST, place.authority())?;
-    if let Ask::Get { etag, range, .. } = ask {
+    if let Ask::Get { etag, range, is_whole, .. } = ask {
+        if *is_whole {
+            put(HeaderName::from_static(checksum::MODE_HEADER), checksum::MODE_ENABLED)?;
+        }
         put(RANGE, &format!("bytes={}-{}", range.start(), range.last()))?;
         if can_match(etag) {
             put(IF_MATCH, etag)?;
@@ -189,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_get_names_its_version_and_its_bytes() {
-        let ask = Ask::Get { key: "a b", etag: "\"e\"", range: range() };
+        let ask = Ask::Get { key: "a b", etag: "\"e\"", range: range(), is_whole: false };
         let request = signed(&ask, &place(), Some(&keys()), Payer::Requester, now()).unwrap();
         assert_eq!(request.method(), Method::GET);
         assert_eq!(request.uri().path(), "/data/a%20b");
@@ -210,8 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn with_the_whole_object_its_checksum_is_asked_for() {
+        let ask = Ask::Get { key: "a", etag: "", range: range(), is_whole: true };
+        let request = signed(&ask, &place(), Some(&keys()), Payer::Owner, now()).unwrap();
+        assert_eq!(request.headers()["x-amz-checksum-mode"], "ENABLED");
+        let query = request.uri().query().unwrap();
+        assert!(query.contains("X-Amz-SignedHeaders=host%3Bx-amz-checksum-mode"), "{query}");
+    }
+
+    #[test]
     fn an_anonymous_request_is_not_signed() {
-        let ask = Ask::Get { key: "a", etag: "", range: range() };
+        let ask = Ask::Get { key: "a", etag: "", range: range(), is_whole: false };
         let request = signed(&ask, &place(), None, Payer::Owner, now()).unwrap();
         assert_eq!(request.uri(), "/data/a");
         assert!(!request.headers().contains_key(IF_MATCH));
@@ -219,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_weak_etag_is_not_asked_for_as_it_would_never_match() {
-        let ask = Ask::Get { key: "a", etag: "W/\"e\"", range: range() };
+        let ask = Ask::Get { key: "a", etag: "W/\"e\"", range: range(), is_whole: false };
         let request = signed(&ask, &place(), None, Payer::Owner, now()).unwrap();
         assert!(!request.headers().contains_key(IF_MATCH));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tenderfs_lab::{Content, Lab};
+use tenderfs_lab::{Attributes, Content, Lab};
 use toml::{Table, Value};
 
 use crate::admin::Admin;
@@ -128,6 +128,14 @@ impl Stage {
             }
         }
         File { key: key.to_owned(), content }
+    }
+
+    /// Puts the lab's object of `file` again, with these attributes.
+    pub fn put_with(&self, file: &File, attributes: Attributes) {
+        let full = format!("{}{}", self.prefix, file.key);
+        self.lab()
+            .put_with(BUCKET, &full, file.content.clone(), attributes)
+            .expect("the lab takes any key");
     }
 
     /// Puts an object of seeded bytes for each (key, size), every one with a seed of its own.

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bad_input;
+mod checksums;
 mod command_line;
 mod compare;
 mod crash;

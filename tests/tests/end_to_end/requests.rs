@@ -41,9 +41,9 @@ fn a_hundred_concurrent_readers_of_a_cold_block_cause_one_get() {
 /// Proves W05 and S10: 1 000 random reads of 16 KiB in 64 MiB, all at once.
 #[test]
 fn small_reads_that_come_together_share_gets() {
-    const READERS: u64 = 1000;
+    const READERS: usize = 1000;
     const REGION_BYTES: u64 = 64 * MIB;
-    const READ_BYTES: u64 = 16 * KIB;
+    const READ_BYTES: usize = 16 << 10;
     let Some(mut stage) = Stage::new() else { return };
     let file = stage.fill([("records", REGION_BYTES)]).remove(0);
     let shape = Shape { first_byte: Latency::Fixed(Duration::from_millis(40)), ..Shape::default() };
@@ -52,16 +52,16 @@ fn small_reads_that_come_together_share_gets() {
     let mut options = std::fs::OpenOptions::new();
     let options = options.read(true).custom_flags(nix::libc::O_DIRECT);
     let records = options.open(stage.path("records")).unwrap();
-    let start = Barrier::new(READERS as usize);
+    let start = Barrier::new(READERS);
     thread::scope(|scope| {
-        for reader in 0..READERS {
+        for reader in 0..READERS as u64 {
             let (records, start, file) = (&records, &start, &file);
             let read = move || {
-                let offset = reader * 7919 % (REGION_BYTES / READ_BYTES) * READ_BYTES;
-                let mut buffer = vec![0; READ_BYTES as usize];
+                let offset = reader * 7919 % (REGION_BYTES / READ_BYTES as u64) * READ_BYTES as u64;
+                let mut buffer = vec![0; READ_BYTES];
                 start.wait();
                 records.read_exact_at(&mut buffer, offset).unwrap();
-                assert!(buffer == file.bytes(offset, READ_BYTES), "reader {reader}");
+                assert!(buffer == file.bytes(offset, READ_BYTES as u64), "reader {reader}");
             };
             thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, read).unwrap();
         }

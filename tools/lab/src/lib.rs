@@ -50,4 +50,4 @@ pub use lab::{Lab, LabBuilder, LabError};
 pub use ledger::{Entry, Ledger, Mark};
 pub use request::Operation;
 pub use shape::{Latency, Shape};
-pub use storage::{Attributes, Storage, StorageError};
+pub use storage::{Attributes, ChecksumKind, Storage, StorageError};

@@ -34,7 +34,7 @@ use self::part::Part;
 use self::uploads::Uploads;
 use crate::content::Content;
 use crate::fault::Endless;
-use crate::storage::{Attributes, Object, StorageError, Store};
+use crate::storage::{Attributes, ChecksumKind, Object, StorageError, Store};
 
 /// Most bytes that S3 takes in one PUT.
 const PUT_BYTES_MAX: i64 = 5 << 30;
@@ -115,7 +115,17 @@ impl S3 for Operations {
         };
         proceed(conditions.verdict(&object), &object)?;
         let part = Part::of(&object, input.range, directive)?;
+        // S3 has the checksum of the whole object only.
+        let is_whole = part.start == 0 && part.end == object.content.len_bytes();
+        let is_wanted = input.checksum_mode.is_some() && is_whole;
+        let (crc32c, sha256) = match object.checksum().filter(|_| is_wanted) {
+            Some((ChecksumKind::Crc32c, text)) => (Some(text), None),
+            Some((ChecksumKind::Sha256, text)) => (None, Some(text)),
+            None => (None, None),
+        };
         let output = GetObjectOutput {
+            checksum_crc32c: crc32c,
+            checksum_sha256: sha256,
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(length(part.end - part.start)),
             content_range: part.header,

@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::Digest as _;
+
 use self::folder::FolderStore;
 use self::listing::{ListQuery, Resume};
 use self::memory::MemoryStore;
@@ -46,6 +50,17 @@ pub struct Attributes {
     pub modified: Option<SystemTime>,
     /// An ETag without quotes instead of the one that the content has.
     pub etag: Option<String>,
+    /// The checksum that the writer had made; `None`: none.
+    pub checksum: Option<ChecksumKind>,
+}
+
+/// A checksum that S3 keeps of a whole object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumKind {
+    /// CRC-32C.
+    Crc32c,
+    /// SHA-256.
+    Sha256,
 }
 
 /// One version of an object.
@@ -58,6 +73,7 @@ pub(crate) struct Object {
     pub(crate) storage_class: Option<String>,
     pub(crate) content_type: Option<String>,
     pub(crate) metadata: HashMap<String, String>,
+    pub(crate) checksum: Option<ChecksumKind>,
 }
 
 impl Object {
@@ -69,7 +85,19 @@ impl Object {
             storage_class: attributes.storage_class,
             content_type: attributes.content_type,
             metadata: attributes.metadata,
+            checksum: attributes.checksum,
         }
+    }
+
+    /// The checksum that was made when the object was written, in base64.
+    pub(crate) fn checksum(&self) -> Option<(ChecksumKind, String)> {
+        let kind = self.checksum?;
+        let bytes = self.content.read(0, u64::MAX);
+        let digest = match kind {
+            ChecksumKind::Crc32c => crc32c::crc32c(&bytes).to_be_bytes().to_vec(),
+            ChecksumKind::Sha256 => sha2::Sha256::digest(&bytes).to_vec(),
+        };
+        Some((kind, BASE64.encode(digest)))
     }
 
     /// Whether the object must be restored before it can be read.

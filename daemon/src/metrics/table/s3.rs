@@ -101,6 +101,17 @@ pub(super) const ROWS: &[Row] = &[
         },
     ),
     counter(
+        "tenderfs_s3_checksums_total",
+        &["mount", "result"],
+        "Objects received whole whose bytes were compared with the store's checksum of them; a `mismatch` is asked for again.",
+        |from, to| {
+            for mount in &from.mounts {
+                to.value(&[mount.name, "match"], mount.s3.checksums_compared.get());
+                to.value(&[mount.name, "mismatch"], mount.s3.checksum_mismatches.get());
+            }
+        },
+    ),
+    counter(
         "tenderfs_s3_connections_opened_total",
         &["mount"],
         "Connections opened to S3.",
