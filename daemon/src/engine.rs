@@ -394,7 +394,9 @@ impl Server {
         if errno == Errno::ESTALE {
             self.mount.namespace.distrust(&version.key);
         }
-        warn!(mount = self.mount.settings.name, key = &*version.key, %range, %error, %errno, "read failed");
+        let mount = &self.mount.settings.name;
+        let storage_class = self.mount.namespace.storage_class(&version.key);
+        warn!(mount, key = &*version.key, %range, %error, %errno, storage_class, "read failed");
         errno
     }
 

@@ -234,6 +234,11 @@ impl Namespace {
         }));
     }
 
+    /// The storage class of the file `key`, if it is known and not STANDARD.
+    pub(crate) fn storage_class(&self, key: &str) -> Option<Box<str>> {
+        lock(&self.tree).facts_of(key)?.storage_class.clone()
+    }
+
     /// See [`Tree::inodes_of`].
     pub(crate) fn inodes_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u64> {
         lock(&self.tree).inodes_of(is_meant)
@@ -324,7 +329,8 @@ impl Namespace {
     ) -> Result<Entries, NamespaceError> {
         let is_large = {
             let mut tree = lock(&self.tree);
-            if let Some(listing) = tree.fresh_listing(prefix, Instant::now()) {
+            let listing = tree.fresh_listing(prefix, Instant::now());
+            if let Some(listing) = listing.filter(|listing| !listing.is_outdated()) {
                 return Ok(Entries::of_listing(Arc::clone(prefix), listing));
             }
             tree.is_large(prefix)

@@ -110,7 +110,7 @@ pub enum Error {
         range: ByteRange,
     },
     /// The object is in an archive and must be restored before it can be read.
-    #[error("object {key:?} is archived (storage class {storage_class}): restore it first")]
+    #[error("object {key:?} is archived{}: restore it first", class_of(storage_class))]
     Archived {
         /// The key asked for.
         key: String,
@@ -438,6 +438,15 @@ impl Error {
             Self::Throttled { retry_after, .. } | Self::Server { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+/// The storage class in words, if it is known.
+fn class_of(storage_class: &str) -> String {
+    if storage_class.is_empty() {
+        String::new()
+    } else {
+        format!(" (storage class {storage_class})")
     }
 }
 

@@ -70,13 +70,15 @@ pub(crate) struct Listing {
     pub(crate) listed_at: Instant,
     /// Set once the kernel was told to read its directory from this listing.
     shown: AtomicBool,
+    /// Set once a name was seen to have come or gone since.
+    outdated: AtomicBool,
 }
 
 impl Listing {
     /// A listing of `entries`, which a [`Collector`] has settled.
     pub(crate) fn new(mut entries: Vec<Named>, listed_at: Instant) -> Self {
         entries.shrink_to_fit();
-        Self { entries, listed_at, shown: AtomicBool::new(false) }
+        Self { entries, listed_at, shown: AtomicBool::default(), outdated: AtomicBool::default() }
     }
 
     /// Entries in the order of their keys.
@@ -92,6 +94,16 @@ impl Listing {
     /// The kernel has dropped what it remembered of the directory, and reads this listing next.
     pub(crate) fn set_shown(&self) {
         self.shown.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a name is known to have come or gone since, so that the directory is not to be shown by it.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
+    }
+
+    /// A name has come or gone since.
+    pub(crate) fn set_outdated(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
     }
 
     /// The entry called `name`.

@@ -246,6 +246,14 @@ impl Tree {
         *asks == ASKS_BEFORE_LISTING && !self.large.contains(prefix)
     }
 
+    /// What S3 said of the version that the name `key` leads to.
+    pub(crate) fn facts_of(&self, key: &str) -> Option<&Arc<FileFacts>> {
+        match &self.inodes.get(self.current.get(key)?)?.node {
+            Node::File { facts, .. } => Some(facts),
+            Node::Directory { .. } => None,
+        }
+    }
+
     /// The inodes of the files that `is_meant` says yes to, by their key.
     pub(crate) fn inodes_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u64> {
         self.current.iter().filter(|(key, _)| is_meant(key)).map(|(_, ino)| *ino).collect()
@@ -285,6 +293,12 @@ impl Tree {
             self.asks.clear();
             self.slow.clear();
             self.large.clear();
+        }
+        if let Some(CachedListing { listing, .. }) = self.listings.get(prefix)
+            && listing.listed_at <= asked_at
+            && listing.get(name).is_some() != child.is_some()
+        {
+            listing.set_outdated();
         }
         let point = Point { answer: Answer::Asked(child), at: asked_at };
         self.points.insert(path_of(prefix, name).into_boxed_str(), point);
@@ -521,6 +535,23 @@ mod tests {
         match plan {
             Ok(LookupPlan::Found(entered)) => entered,
             other => panic!("expected a find, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_listing_is_outdated_once_a_name_is_known_to_have_come_or_gone() {
+        let (mut tree, start) = (tree(), Instant::now());
+        let (root, later): (Arc<str>, _) = ("data/".into(), start + Duration::from_secs(1));
+        for (name, child, is_outdated) in [
+            ("a", Some(file("2")), false),
+            ("none", None, false),
+            ("a", None, true),
+            ("new", Some(file("1")), true),
+        ] {
+            tree.keep_listing(&root, &listing("data/", &["a", "b"], start));
+            tree.learn("data/", name, child, later);
+            let listing = tree.fresh_listing("data/", later).unwrap();
+            assert_eq!(listing.is_outdated(), is_outdated, "{name}");
         }
     }
 

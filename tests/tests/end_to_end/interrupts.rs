@@ -9,7 +9,7 @@ use tenderfs_lab::{Entry, Fault, FaultRule, Operation};
 use tenderfs_tests::{Stage, eventually};
 
 use super::{LIMIT, MIB, check_all};
-use crate::store_faults::on_get;
+use crate::on_get;
 
 /// Programs that wait for the store: for pages that the kernel reads ahead, for a read past the
 /// page cache, and for a listing. The kernel lets the first be killed by itself; for the others,

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bad_input;
+mod cache_faults;
 mod checksums;
 mod command_line;
 mod compare;
@@ -25,7 +26,6 @@ mod plans;
 mod read_ahead;
 mod requests;
 mod rings;
-mod store_faults;
 mod train;
 mod verify;
 
@@ -34,7 +34,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use tenderfs_lab::{Entry, Ledger, Mark, Operation};
+use tenderfs_lab::{Entry, Fault, FaultRule, Ledger, Mark, Operation};
 use tenderfs_tests::{File, Stage, md5_of_file};
 
 const KIB: u64 = 1024;
@@ -77,6 +77,11 @@ fn gets_since(ledger: &Ledger, mark: Mark) -> Vec<Entry> {
     let mut entries = ledger.since(mark);
     entries.retain(|entry| entry.operation == Operation::Get);
     entries
+}
+
+/// A rule for every GET of `key`.
+fn on_get(key: &str, fault: Fault) -> FaultRule {
+    FaultRule::new(fault).operation(Operation::Get).key(key)
 }
 
 /// How many requests of this operation there were since `mark`.
