@@ -17,7 +17,11 @@ pub(crate) fn credential_source(mount: &MountSettings) -> CredentialSource {
     if mount.anonymous {
         return CredentialSource::Anonymous;
     }
-    CredentialSource::Chain { profile: mount.profile.clone(), region: mount.region.clone() }
+    let profile = mount.profile.clone();
+    match &mount.credentials_file {
+        Some(path) => CredentialSource::File { path: path.clone(), profile },
+        None => CredentialSource::Chain { profile, region: mount.region.clone() },
+    }
 }
 
 /// Where a mount's bucket is and how it is asked.

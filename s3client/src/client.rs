@@ -526,7 +526,7 @@ impl Course {
                 self.region_learned = true;
                 self.bucket.learn_region(region)
             }
-            Error::CredentialsExpired if !self.keys_renewed => {
+            error if error.is_of_keys() && !self.keys_renewed => {
                 self.keys_renewed = true;
                 let renewed = self.bucket.credentials().renewed(&self.keys);
                 timeout(self.left().min(RENEWAL_WAIT_MAX), renewed).await.unwrap_or(false)

@@ -8,6 +8,7 @@
 mod chain;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,8 @@ use chain::Chain;
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 /// The shortest time between two renewals, whatever expiry a provider claims.
 const RENEW_PAUSE_MIN: Duration = Duration::from_secs(10);
+/// How often a file is read again, whose keys may have been replaced at any time.
+const FILE_PAUSE: Duration = Duration::from_mins(1);
 /// The longest wait between failed renewals.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
@@ -35,6 +38,13 @@ pub enum CredentialSource {
         profile: Option<String>,
         /// The region of the services that hand out credentials (STS, SSO).
         region: Option<String>,
+    },
+    /// A file of its own, as AWS's credentials files are written, that nobody else can read.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The profile in it; `None`: `default`.
+        profile: Option<String>,
     },
     /// These.
     Static {
@@ -61,8 +71,18 @@ struct Shared {
     chain: Option<Chain>,
     /// Somebody was told by the store that the keys have expired.
     renewal_wanted: Notify,
-    /// How often the keys were renewed.
-    renewals: watch::Sender<u64>,
+    /// What has become of the renewals.
+    renewals: watch::Sender<Renewals>,
+    /// Whether anybody renews.
+    kept_fresh: AtomicBool,
+}
+
+/// What has become of the renewals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Renewals {
+    tried: u64,
+    /// The last one brought nothing, and the next is some time away.
+    is_failing: bool,
 }
 
 /// Keys and how long they last.
@@ -82,6 +102,16 @@ impl Keys {
     ) -> Self {
         Self { signing, expires, provider, refused: AtomicBool::new(false) }
     }
+
+    /// Whether `other` would sign as these do.
+    fn sign_as(&self, other: &Self) -> bool {
+        let parts = |keys: &Self| {
+            let keys = keys.signing.as_ref()?;
+            let token = keys.token().map(str::to_owned);
+            Some((keys.key().to_owned(), keys.secret().to_owned(), token))
+        };
+        parts(self) == parts(other)
+    }
 }
 
 impl Credentials {
@@ -90,7 +120,12 @@ impl Credentials {
     pub async fn resolve(source: CredentialSource) -> Result<Self, Error> {
         match source {
             CredentialSource::Chain { profile, region } => {
-                let chain = Chain::new(profile, region).await;
+                let chain = Chain::new(profile, region);
+                let keys = chain.keys().await?;
+                Ok(Self::with(keys, Some(chain)))
+            }
+            CredentialSource::File { path, profile } => {
+                let chain = Chain::of_file(path, profile);
                 let keys = chain.keys().await?;
                 Ok(Self::with(keys, Some(chain)))
             }
@@ -113,38 +148,69 @@ impl Credentials {
     }
 
     fn with(keys: Keys, chain: Option<Chain>) -> Self {
-        let (renewals, _) = watch::channel(0);
+        let (renewals, _) = watch::channel(Renewals::default());
         let current = ArcSwap::from_pointee(keys);
         let renewal_wanted = Notify::new();
-        Self { shared: Arc::new(Shared { current, chain, renewal_wanted, renewals }) }
+        let kept_fresh = AtomicBool::new(false);
+        Self { shared: Arc::new(Shared { current, chain, renewal_wanted, renewals, kept_fresh }) }
     }
 
     /// Renews the credentials 5 minutes before they expire, and when the store says that they
-    /// have. Never returns. Failures are logged and tried again; the old credentials stay.
+    /// have; a file is read again every minute. Never returns. Failures are logged and tried again;
+    /// the old credentials stay.
     pub async fn keep_fresh(self) {
         let Some(chain) = &self.shared.chain else {
             return std::future::pending().await;
         };
+        self.shared.kept_fresh.store(true, Ordering::Release);
         let mut failures = 0;
         loop {
             let expires = self.shared.current.load().expires;
-            let pause = pause(SystemTime::now(), expires, failures);
+            let reread = chain.is_file().then_some(FILE_PAUSE);
+            let pause = pause(SystemTime::now(), expires, failures).or(reread);
             self.wait(pause, failures).await;
-            match chain.keys().await {
-                Ok(keys) => {
-                    failures = 0;
+            let outcome = chain.keys().await;
+            let is_renewed = self.renew(outcome, failures);
+            failures = if is_renewed { 0 } else { failures + 1 };
+            self.shared.renewals.send_modify(|renewals| {
+                renewals.tried += 1;
+                renewals.is_failing = !is_renewed;
+            });
+        }
+    }
+
+    /// Takes what a renewal brought; whether the store may take it. Of the `failures` in a row only the
+    /// first is worth a line of the log.
+    fn renew(&self, outcome: Result<Keys, Error>, failures: u32) -> bool {
+        let provider = self.provider();
+        let reason = match outcome {
+            Ok(keys) => {
+                let current = self.shared.current.load_full();
+                if !keys.sign_as(&current) {
                     tracing::debug!(provider = keys.provider, "credentials renewed");
                     self.shared.current.store(Arc::new(keys));
-                    self.shared.renewals.send_modify(|count| *count += 1);
+                    return true;
                 }
-                Err(error) => {
-                    failures += 1;
-                    let provider = self.provider();
-                    let error = causes(&error);
-                    tracing::warn!(provider, error, "credentials could not be renewed");
+                if !current.refused.load(Ordering::Acquire) {
+                    // The same for longer.
+                    self.shared.current.store(Arc::new(keys));
+                    return true;
                 }
+                "the store refuses them, and there are no others".to_owned()
             }
+            Err(error) => causes(&error),
+        };
+        if failures == 0 {
+            tracing::warn!(
+                provider,
+                reason,
+                "credentials could not be renewed: what is cached goes on being served, other reads \
+                 fail with EACCES once they have expired; this is tried again"
+            );
+        } else {
+            tracing::debug!(provider, reason, failures, "credentials could not be renewed");
         }
+        false
     }
 
     /// Waits for `pause` (`None`: for ever) or until a renewal is wanted. After a failure only the
@@ -172,20 +238,23 @@ impl Credentials {
     }
 
     /// Asks [`Self::keep_fresh`] for other credentials than `keys` and waits for them, at most
-    /// until the future is dropped; `false` at once if they never change.
+    /// until the future is dropped; `false` if there are none: at once where they never change, or where
+    /// the last renewal brought nothing.
     pub(crate) async fn renewed(&self, keys: &Arc<Keys>) -> bool {
-        if self.shared.chain.is_none() {
+        let shared = &self.shared;
+        let is_current = || Arc::ptr_eq(keys, &shared.current.load());
+        if shared.chain.is_none() || !shared.kept_fresh.load(Ordering::Acquire) {
             return false;
         }
-        let mut renewals = self.shared.renewals.subscribe();
+        let mut renewals = shared.renewals.subscribe();
         keys.refused.store(true, Ordering::Release);
-        while Arc::ptr_eq(keys, &self.shared.current.load()) {
-            self.shared.renewal_wanted.notify_one();
+        while is_current() && !renewals.borrow_and_update().is_failing {
+            shared.renewal_wanted.notify_one();
             if renewals.changed().await.is_err() {
                 return false;
             }
         }
-        true
+        !is_current()
     }
 
     /// The keys to sign with now.

@@ -427,6 +427,17 @@ impl Error {
         }
     }
 
+    /// Whether other keys may help: these have expired, or were replaced since they were looked up.
+    pub(crate) fn is_of_keys(&self) -> bool {
+        match self {
+            Self::CredentialsExpired => true,
+            Self::AccessDenied { code, .. } => {
+                matches!(code.as_str(), "InvalidAccessKeyId" | "SignatureDoesNotMatch")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the store is in trouble, or asks for fewer requests.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Throttled { .. } | Self::Server { .. })

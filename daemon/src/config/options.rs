@@ -333,6 +333,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         Kind::Text,
         "Profile of the AWS configuration files that credentials are taken from. Empty: the usual chain.",
     ),
+    row(
+        "mount.credentials_file",
+        Kind::Path,
+        "File with the keys of this mount, written as AWS's credentials files are (`mount.profile` names the section); it must be readable by its owner alone, who is the daemon's user or root. It is read again every minute, and at once when S3 refuses its keys.",
+    ),
     row("mount.anonymous", Kind::Flag, "Whether requests go unsigned, for public buckets."),
     row("mount.requester_pays", Kind::Flag, "Whether you agree to pay for requests to the bucket."),
     row(

@@ -219,10 +219,15 @@ fn resolve_mount(
     }
     let profile = reader.optional_text("mount.profile")?;
     let anonymous = reader.flag("mount.anonymous")?;
-    if anonymous && profile.is_some() {
-        let origin = reader.get("mount.anonymous")?.origin.clone();
-        let (name, other) = ("mount.anonymous", "mount.profile");
-        return Err(ConfigError::Exclusive { origin, name, other });
+    let credentials_file = reader.path("mount.credentials_file");
+    for (other, is_set) in [
+        ("mount.profile", profile.is_some()),
+        ("mount.credentials_file", credentials_file.is_some()),
+    ] {
+        if anonymous && is_set {
+            let origin = reader.get("mount.anonymous")?.origin.clone();
+            return Err(ConfigError::Exclusive { origin, name: "mount.anonymous", other });
+        }
     }
     Ok(MountSettings {
         name: reader.find("mount.name").map_or(label, |written| written.text.clone()),
@@ -235,6 +240,7 @@ fn resolve_mount(
         endpoint_url: reader.parsed::<HttpUrl>("mount.endpoint_url")?.map(|url| url.0),
         addressing: reader.choice("mount.addressing", ADDRESSING)?,
         profile,
+        credentials_file,
         anonymous,
         requester_pays: reader.flag("mount.requester_pays")?,
         ca_bundle: reader.path("mount.ca_bundle"),

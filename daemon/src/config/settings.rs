@@ -255,6 +255,8 @@ pub struct MountSettings {
     pub addressing: Addressing,
     /// Profile to take credentials from.
     pub profile: Option<String>,
+    /// File to take credentials from, and from nowhere else.
+    pub credentials_file: Option<PathBuf>,
     /// Whether requests go unsigned.
     pub anonymous: bool,
     /// Whether the requester pays.

@@ -1,6 +1,8 @@
 //! The places where AWS tools look for credentials, in their order, each by its provider of
 //! aws-config. What each said is kept, so that an error can name every place looked at.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
@@ -14,6 +16,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::region::Region;
 
 use super::Keys;
@@ -25,9 +28,17 @@ const PLACE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one connection to the metadata service may take: it is one hop away or absent.
 const IMDS_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The places to look at.
+/// The places to look at. They are made anew for each look, for some of them remember what they have
+/// read.
 pub(super) struct Chain {
-    places: Vec<Place>,
+    which: Which,
+}
+
+enum Which {
+    /// All places, or only `profile`. `region` is that of the services asked on the way.
+    All { profile: Option<String>, region: Option<String> },
+    /// One file.
+    File { path: PathBuf, profile: Option<String> },
 }
 
 struct Place {
@@ -50,62 +61,39 @@ impl Place {
 
 impl Chain {
     /// All places, or only `profile`. `region` is that of the services asked on the way.
-    pub(super) async fn new(profile: Option<String>, region: Option<String>) -> Self {
-        let config = config(profile.as_deref(), region).await;
-        let files = ProfileFileCredentialsProvider::builder().configure(&config);
-        if let Some(name) = profile {
-            let place = format!("profile {name:?} in {PROFILE_FILES}");
-            let provider = files.profile_name(name).build();
-            return Self { places: vec![Place::new("profile", place, provider)] };
+    pub(super) fn new(profile: Option<String>, region: Option<String>) -> Self {
+        Self { which: Which::All { profile, region } }
+    }
+
+    /// The file at `path`, which only its owner may read, and in it `profile`.
+    pub(super) fn of_file(path: PathBuf, profile: Option<String>) -> Self {
+        Self { which: Which::File { path, profile } }
+    }
+
+    /// Whether all there is to look at is a file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.which, Which::File { .. })
+    }
+
+    async fn places(&self) -> Result<Vec<Place>, Error> {
+        match &self.which {
+            Which::All { profile, region } => Ok(places(profile.clone(), region.clone()).await),
+            Which::File { path, profile } => file_place(path, profile.as_deref()),
         }
-        let imds = imds::Client::builder()
-            .configure(&config)
-            .connect_timeout(IMDS_DEADLINE)
-            .read_timeout(IMDS_DEADLINE)
-            .operation_timeout(2 * IMDS_DEADLINE)
-            .operation_attempt_timeout(IMDS_DEADLINE)
-            .max_attempts(2)
-            .build();
-        let imds = ImdsCredentialsProvider::builder().configure(&config).imds_client(imds).build();
-        let web = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-        let places = vec![
-            Place::new(
-                "environment",
-                "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-                EnvironmentVariableCredentialsProvider::new(),
-            ),
-            Place::new(
-                "profile",
-                format!("profile (AWS_PROFILE, else default) in {PROFILE_FILES}"),
-                files.build(),
-            ),
-            Place::new(
-                "web-identity",
-                "web identity (AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN)",
-                web,
-            ),
-            Place::new(
-                "ecs",
-                "container (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, _FULL_URI)",
-                EcsCredentialsProvider::builder().configure(&config).build(),
-            ),
-            Place::new("imds", "EC2 instance metadata (IMDSv2)", imds),
-        ];
-        Self { places }
     }
 
     /// The keys of the first place that has any. A place that is set up but fails ends the search:
     /// other credentials than those meant must not be used by accident.
     pub(super) async fn keys(&self) -> Result<Keys, Error> {
         let mut looked_at = Vec::new();
-        for place in &self.places {
+        for place in self.places().await? {
             let asked = place.provider.provide_credentials();
             let answer = tokio::time::timeout(PLACE_DEADLINE, asked)
                 .await
                 .unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PLACE_DEADLINE)));
             match answer {
                 Ok(found) => return Ok(keys(&found, place.name)),
-                Err(error) if is_absent(&error, place) => {
+                Err(error) if is_absent(&error, &place) => {
                     looked_at.push(format!("{}: {}", place.where_, why(&error)));
                 }
                 Err(source) => {
@@ -115,6 +103,87 @@ impl Chain {
         }
         Err(Error::CredentialsMissing { looked_at })
     }
+}
+
+/// The file at `path` as a place, if nobody else can read it.
+fn file_place(path: &Path, profile: Option<&str>) -> Result<Vec<Place>, Error> {
+    check_private(path).map_err(|reason| Error::CredentialsFailed {
+        provider: FILE_PLACE,
+        source: CredentialsError::invalid_configuration(reason),
+    })?;
+    let profile = profile.unwrap_or("default");
+    let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, path).build();
+    let config = ProviderConfig::without_region().with_region(None);
+    let provider = ProfileFileCredentialsProvider::builder()
+        .configure(&config)
+        .profile_files(files)
+        .profile_name(profile)
+        .build();
+    let where_ = format!("profile {profile:?} in {}", path.display());
+    Ok(vec![Place::new(FILE_PLACE, where_, provider)])
+}
+
+const FILE_PLACE: &str = "credentials-file";
+
+/// Why the file at `path` cannot hold secrets.
+fn check_private(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    // Followed, for secrets of Kubernetes are symbolic links.
+    let facts = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if !facts.is_file() {
+        Err(format!("{shown} is not a file"))
+    } else if facts.uid() != us && facts.uid() != 0 {
+        Err(format!(
+            "{shown} belongs to user {}, who could change it: chown it to user {us} or root",
+            facts.uid()
+        ))
+    } else if facts.mode() & 0o077 != 0 {
+        let mode = facts.mode() & 0o777;
+        Err(format!("{shown} can be read by others (mode {mode:04o}): chmod 600 {shown}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// All places in their order, or only `profile`.
+async fn places(profile: Option<String>, region: Option<String>) -> Vec<Place> {
+    let config = config(profile.as_deref(), region).await;
+    let files = ProfileFileCredentialsProvider::builder().configure(&config);
+    if let Some(name) = profile {
+        let place = format!("profile {name:?} in {PROFILE_FILES}");
+        let provider = files.profile_name(name).build();
+        return vec![Place::new("profile", place, provider)];
+    }
+    let imds = imds::Client::builder()
+        .configure(&config)
+        .connect_timeout(IMDS_DEADLINE)
+        .read_timeout(IMDS_DEADLINE)
+        .operation_timeout(2 * IMDS_DEADLINE)
+        .operation_attempt_timeout(IMDS_DEADLINE)
+        .max_attempts(2)
+        .build();
+    let imds = ImdsCredentialsProvider::builder().configure(&config).imds_client(imds).build();
+    let web = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+    vec![
+        Place::new(
+            "environment",
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
+            EnvironmentVariableCredentialsProvider::new(),
+        ),
+        Place::new(
+            "profile",
+            format!("profile (AWS_PROFILE, else default) in {PROFILE_FILES}"),
+            files.build(),
+        ),
+        Place::new("web-identity", "web identity (AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN)", web),
+        Place::new(
+            "ecs",
+            "container (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, _FULL_URI)",
+            EcsCredentialsProvider::builder().configure(&config).build(),
+        ),
+        Place::new("imds", "EC2 instance metadata (IMDSv2)", imds),
+    ]
 }
 
 /// Where profiles are, unless the environment says otherwise.

@@ -13,6 +13,7 @@ mod checksums;
 mod command_line;
 mod compare;
 mod crash;
+mod credentials;
 mod fstab;
 mod hostile_keys;
 mod interrupts;

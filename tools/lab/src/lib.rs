@@ -31,6 +31,7 @@ mod content;
 pub mod control;
 mod fault;
 mod gate;
+mod http_fake;
 mod lab;
 mod ledger;
 mod pace;
@@ -46,6 +47,7 @@ pub use content::Content;
 pub use fault::{
     ActiveRule, Endless, Fault, FaultId, FaultRule, Faults, KeyPattern, Malformation, Match, When,
 };
+pub use http_fake::{FakeAnswer, FakeRequest, HttpFake};
 pub use lab::{Lab, LabBuilder, LabError};
 pub use ledger::{Entry, Ledger, Mark};
 pub use request::Operation;
