@@ -473,7 +473,8 @@ pub(crate) async fn open_bucket(
     let bucket_error = |source| MountError::Bucket { source_name: settings.source(), source };
     let credentials =
         Credentials::resolve(wiring::credential_source(settings)).await.map_err(bucket_error)?;
-    let config = wiring::bucket_config(settings, s3, connections_per_core);
+    let config = wiring::bucket_config(settings, s3, connections_per_core)
+        .map_err(|error| bucket_error(error.into()))?;
     let bucket = Bucket::new(config, credentials.clone()).map_err(bucket_error)?;
     Ok((bucket, credentials))
 }

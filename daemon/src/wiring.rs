@@ -4,7 +4,9 @@
 
 use tenderfs_cache::{BLOCK_BYTES, HugePages};
 use tenderfs_fuse::{MountOptions, ReadDirPlus, TransportKind, Wish};
-use tenderfs_s3client::{BucketConfig, CredentialSource, Deadlines, RetryPolicy};
+use tenderfs_s3client::{
+    AwsEndpoint, BucketConfig, CredentialSource, CustomerKey, Deadlines, Proxies, RetryPolicy,
+};
 
 use crate::config::{
     Access, Addressing, FuseSettings, Limits, MountSettings, PlanSettings, Policy,
@@ -24,13 +26,14 @@ pub(crate) fn credential_source(mount: &MountSettings) -> CredentialSource {
     }
 }
 
-/// Where a mount's bucket is and how it is asked.
+/// Where a mount's bucket is and how it is asked. Reads the key of its objects, if they have one.
 pub(crate) fn bucket_config(
     mount: &MountSettings,
     s3: &S3Settings,
     connections_per_core: usize,
-) -> BucketConfig {
-    BucketConfig {
+) -> Result<BucketConfig, tenderfs_s3client::ConfigError> {
+    let key_file = mount.sse_customer_key_file.as_deref();
+    Ok(BucketConfig {
         name: mount.bucket.clone(),
         region: mount.region.clone(),
         endpoint_url: mount.endpoint_url.clone(),
@@ -40,7 +43,11 @@ pub(crate) fn bucket_config(
             Addressing::VirtualHost => tenderfs_s3client::Addressing::VirtualHost,
         },
         ca_bundle: mount.ca_bundle.clone(),
+        aws: AwsEndpoint { dual_stack: mount.dual_stack, accelerated: mount.transfer_acceleration },
+        proxies: Proxies::from_environment(),
         requester_pays: mount.requester_pays,
+        expected_owner: mount.expected_bucket_owner.clone(),
+        customer_key: key_file.map(CustomerKey::read).transpose()?,
         deadlines: Deadlines {
             connect: s3.connect_timeout,
             first_byte: s3.first_byte_timeout,
@@ -54,7 +61,7 @@ pub(crate) fn bucket_config(
         },
         connections_max: connections_per_core,
         hedging: s3.hedging,
-    }
+    })
 }
 
 /// What the kernel is asked to mount.

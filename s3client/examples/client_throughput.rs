@@ -16,8 +16,8 @@ use nix::sys::time::TimeValLike;
 use tenderfs_byterange::ByteRange;
 use tenderfs_lab::{Content, Lab};
 use tenderfs_s3client::{
-    Addressing, Bucket, BucketConfig, Client, CredentialSource, Credentials, Deadlines, GetRequest,
-    Importance, ListedObject, RetryPolicy, Secret,
+    Addressing, AwsEndpoint, Bucket, BucketConfig, Client, CredentialSource, Credentials,
+    Deadlines, GetRequest, Importance, ListedObject, Proxies, RetryPolicy, Secret,
 };
 
 const OBJECT_BYTES: u64 = 1 << 30;
@@ -127,7 +127,11 @@ async fn client(lab: &Lab) -> Result<Client, Failure> {
         endpoint_url: Some(lab.endpoint().parse()?),
         addressing: Addressing::Auto,
         ca_bundle: None,
+        aws: AwsEndpoint::default(),
+        proxies: Proxies::none(),
         requester_pays: false,
+        expected_owner: None,
+        customer_key: None,
         deadlines: Deadlines {
             connect: 5 * second,
             first_byte: 10 * second,

@@ -15,6 +15,9 @@ use crate::error::{ConfigError, Error};
 /// The region asked where none is configured.
 pub const REGION_DEFAULT: &str = "us-east-1";
 
+/// What the names of directory buckets end with; see docs/decisions/0009-s3-express.md.
+const DIRECTORY_BUCKET: &str = "--x-s3";
+
 /// How the bucket's name goes into an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
@@ -25,6 +28,15 @@ pub enum Addressing {
     Path,
     /// `https://bucket.endpoint/key`.
     VirtualHost,
+}
+
+/// Which of AWS's endpoints is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AwsEndpoint {
+    /// The one that has addresses of IPv6 too.
+    pub dual_stack: bool,
+    /// The one that leads into AWS's own network nearby (transfer acceleration).
+    pub accelerated: bool,
 }
 
 /// Where a bucket is.
@@ -45,13 +57,23 @@ impl Place {
         region: &str,
         endpoint: Option<&Url>,
         addressing: Addressing,
+        aws: AwsEndpoint,
     ) -> Result<Self, ConfigError> {
         check_bucket_name(name)?;
         check_region(region)?;
         let url = match endpoint {
-            Some(url) => url.clone(),
-            None => aws_endpoint(region)?,
+            Some(url) if aws == AwsEndpoint::default() => url.clone(),
+            Some(url) => {
+                let reason =
+                    "dual_stack and transfer_acceleration are AWS's: leave endpoint_url empty";
+                return Err(bad_endpoint(url, reason));
+            }
+            None => aws_endpoint(region, aws)?,
         };
+        if aws.accelerated && (name.contains('.') || addressing == Addressing::Path) {
+            let reason = "transfer acceleration wants the name before the host, without dots in it";
+            return Err(ConfigError::BucketName { name: name.to_owned(), reason });
+        }
         let style = style(name, &url, endpoint.is_some(), addressing);
         let bucket = rusty_s3::Bucket::new(url.clone(), style, name.to_owned(), region.to_owned())
             .map_err(|error| bad_endpoint(&url, reason(error)))?;
@@ -91,6 +113,11 @@ impl Place {
     /// The port to connect to.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The host.
+    pub(crate) fn host_or_address(&self) -> &Host<String> {
+        &self.host
     }
 
     /// The host's name, `Err` with its address if it is one.
@@ -140,9 +167,16 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The endpoint of AWS in `region`.
-fn aws_endpoint(region: &str) -> Result<Url, ConfigError> {
+fn aws_endpoint(region: &str, aws: AwsEndpoint) -> Result<Url, ConfigError> {
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    Url::parse(&format!("https://s3.{region}.{domain}"))
+    let AwsEndpoint { dual_stack, accelerated } = aws;
+    let stack = if dual_stack { ".dualstack" } else { "" };
+    let host = if accelerated {
+        format!("s3-accelerate{stack}.{domain}")
+    } else {
+        format!("s3{stack}.{region}.{domain}")
+    };
+    Url::parse(&format!("https://{host}"))
         .map_err(|_| ConfigError::Region { region: region.to_owned() })
 }
 
@@ -181,6 +215,8 @@ fn check_bucket_name(name: &str) -> Result<(), ConfigError> {
         "only letters, digits, `-`, `.` and `_` may be in it"
     } else if name.contains("..") || name.starts_with('.') || name.ends_with('.') {
         "it may not begin or end with a dot nor have two in a row"
+    } else if name.ends_with(DIRECTORY_BUCKET) {
+        "directory buckets (S3 Express One Zone) are not supported: copy the data to a general bucket"
     } else {
         return Ok(());
     };
@@ -223,7 +259,8 @@ mod tests {
 
     fn place(name: &str, endpoint: Option<&str>, addressing: Addressing) -> Place {
         let endpoint = endpoint.map(|url| Url::parse(url).unwrap());
-        Place::new(name, "eu-west-1", endpoint.as_ref(), addressing).unwrap()
+        Place::new(name, "eu-west-1", endpoint.as_ref(), addressing, AwsEndpoint::default())
+            .unwrap()
     }
 
     #[track_caller]
@@ -247,6 +284,27 @@ mod tests {
         check("data", named, Auto, "https://minio.example.com/s3/data/a/b");
         check("data", named, VirtualHost, "https://data.minio.example.com/s3/a/b");
         check("data", Some("http://[::1]:9000"), Auto, "http://[::1]:9000/data/a/b");
+    }
+
+    #[test]
+    fn aws_has_endpoints_for_ipv6_and_for_acceleration() {
+        let host = |dual_stack, accelerated| {
+            let aws = AwsEndpoint { dual_stack, accelerated };
+            let place = Place::new("data", "eu-west-1", None, Addressing::Auto, aws).unwrap();
+            place.authority().to_owned()
+        };
+        assert_eq!(host(true, false), "data.s3.dualstack.eu-west-1.amazonaws.com");
+        assert_eq!(host(false, true), "data.s3-accelerate.amazonaws.com");
+        assert_eq!(host(true, true), "data.s3-accelerate.dualstack.amazonaws.com");
+        let accelerated = AwsEndpoint { dual_stack: false, accelerated: true };
+        let own = Url::parse("http://127.0.0.1:9000").unwrap();
+        for (name, endpoint, addressing) in [
+            ("my.data", None, Addressing::Auto),
+            ("data", None, Addressing::Path),
+            ("data", Some(&own), Addressing::Auto),
+        ] {
+            assert!(Place::new(name, "r", endpoint, addressing, accelerated).is_err(), "{name}");
+        }
     }
 
     #[test]
@@ -282,15 +340,27 @@ mod tests {
 
     #[test]
     fn names_that_would_change_the_host_are_refused() {
-        for name in ["", "ab", "a/b", "evil.com/x", "a b", "a@b", "a?b", "..", "abc.", "a..b"] {
+        for name in [
+            "",
+            "ab",
+            "a/b",
+            "evil.com/x",
+            "a b",
+            "a@b",
+            "a?b",
+            "..",
+            "abc.",
+            "a..b",
+            "data--use1-az4--x-s3",
+        ] {
             assert!(matches!(
-                Place::new(name, "us-east-1", None, Addressing::Auto),
+                Place::new(name, "us-east-1", None, Addressing::Auto, AwsEndpoint::default()),
                 Err(ConfigError::BucketName { .. })
             ));
         }
         for region in ["", "evil.com/", "a b", "x@y"] {
             assert!(matches!(
-                Place::new("data", region, None, Addressing::Auto),
+                Place::new("data", region, None, Addressing::Auto, AwsEndpoint::default()),
                 Err(ConfigError::Region { .. })
             ));
         }
@@ -303,7 +373,8 @@ mod tests {
             ("http://user:secret@127.0.0.1", Addressing::VirtualHost),
         ] {
             let url = Url::parse(endpoint).unwrap();
-            let error = Place::new("data", "r", Some(&url), addressing).unwrap_err();
+            let error = Place::new("data", "r", Some(&url), addressing, AwsEndpoint::default())
+                .unwrap_err();
             assert!(matches!(error, ConfigError::Endpoint { .. }), "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }

@@ -9,16 +9,18 @@ use jiff::Timestamp;
 use rustls::ClientConfig;
 use url::Url;
 
-use crate::addressing::{self, Addressing, Place, REGION_DEFAULT};
+use crate::addressing::{self, Addressing, AwsEndpoint, Place, REGION_DEFAULT};
 use crate::clock::StoreClock;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::customer_key::CustomerKey;
 use crate::deadlines::Deadlines;
 use crate::error::{ConfigError, Error};
 use crate::gate::Gate;
 use crate::hedging::Hedging;
+use crate::proxies::{Proxies, Proxy};
 use crate::retry::RetryPolicy;
-use crate::signing::Payer;
+use crate::signing::{Payer, Terms};
 use crate::tls;
 
 /// Where a bucket is and how it is asked.
@@ -34,8 +36,16 @@ pub struct BucketConfig {
     pub addressing: Addressing,
     /// A PEM file of the certificate authorities to trust instead of the system's.
     pub ca_bundle: Option<PathBuf>,
+    /// Which of AWS's endpoints is asked, where the store is AWS.
+    pub aws: AwsEndpoint,
+    /// Which proxies lead to the store.
+    pub proxies: Proxies,
     /// Whether who asks agrees to pay.
     pub requester_pays: bool,
+    /// The account that must own the bucket; else the store refuses.
+    pub expected_owner: Option<String>,
+    /// The key of objects that were written with one (SSE-C).
+    pub customer_key: Option<CustomerKey>,
     /// How long each part of a request may take.
     pub deadlines: Deadlines,
     /// How often and how soon a failed request is made again.
@@ -58,6 +68,7 @@ pub struct Bucket {
     gate: Gate,
     hedging: Mutex<Hedging>,
     clock: StoreClock,
+    terms: Terms,
 }
 
 impl Bucket {
@@ -77,6 +88,9 @@ impl Bucket {
         let place = place(&config, region)?;
         let tls =
             if place.encrypted() { Some(tls::config(config.ca_bundle.as_deref())?) } else { None };
+        // Whether the proxy can be asked is found out now, not by the first request.
+        config.proxies.of(&place)?;
+        let terms = terms(&config, &place)?;
         let identity = addressing::identity(region, config.endpoint_url.as_ref());
         let place = ArcSwap::from_pointee(place);
         let counters = Counters::default();
@@ -92,6 +106,7 @@ impl Bucket {
             gate,
             hedging,
             clock: StoreClock::default(),
+            terms,
         }))
     }
 
@@ -144,8 +159,15 @@ impl Bucket {
         self.tls.as_ref()
     }
 
-    pub(crate) fn payer(&self) -> Payer {
-        if self.config.requester_pays { Payer::Requester } else { Payer::Owner }
+    /// The terms of every request.
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The proxy that leads to `place`, if there is one.
+    pub(crate) fn proxy(&self, place: &Place) -> Option<Proxy> {
+        // One that cannot be asked was refused at the beginning.
+        self.config.proxies.of(place).ok().flatten()
     }
 
     /// Signs for the store's time from now on, which is `store_time`; whether that is another than the
@@ -189,5 +211,24 @@ impl fmt::Debug for Bucket {
 }
 
 fn place(config: &BucketConfig, region: &str) -> Result<Place, ConfigError> {
-    Place::new(&config.name, region, config.endpoint_url.as_ref(), config.addressing)
+    let BucketConfig { name, endpoint_url, addressing, aws, .. } = config;
+    Place::new(name, region, endpoint_url.as_ref(), *addressing, *aws)
+}
+
+fn terms(config: &BucketConfig, place: &Place) -> Result<Terms, ConfigError> {
+    let is_account =
+        |owner: &String| owner.len() == 12 && owner.bytes().all(|b| b.is_ascii_digit());
+    if let Some(owner) = config.expected_owner.clone().filter(|owner| !is_account(owner)) {
+        return Err(ConfigError::Owner { owner });
+    }
+    let is_here = place.host().is_err_and(|address| address.is_loopback());
+    if config.customer_key.is_some() && !place.encrypted() && !is_here {
+        let reason = "a customer's key is never sent without TLS";
+        return Err(ConfigError::Endpoint { endpoint: place.label(), reason });
+    }
+    Ok(Terms {
+        payer: if config.requester_pays { Payer::Requester } else { Payer::Owner },
+        expected_owner: config.expected_owner.clone(),
+        customer_key: config.customer_key.clone(),
+    })
 }

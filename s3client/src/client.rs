@@ -152,7 +152,7 @@ impl Core {
         }
         // A message that breaks off still says what it says.
         let (body, _read) = answer.read(REFUSAL_BYTES_MAX).await;
-        let refused = Refused { ask, place: &answer.place };
+        let refused = Refused { ask, place: &answer.place, signed_at: answer.signed_at };
         let error = refusal::error(refused, answer.status, &answer.headers, &body);
         answer.settle(self);
         Err(error)
@@ -167,7 +167,7 @@ impl Core {
         slot: Slot,
     ) -> Result<Answer, Error> {
         let class = SizeClass::of(ask);
-        let mut first = pin!(self.send_timed(class, ask, Arc::clone(&place), slot));
+        let mut first = pin!(self.send_timed(class, ask, Arc::clone(&place), (slot, Wanted::Any)));
         let Some(late) = self.bucket.hedging().begin(class) else { return first.await };
         if let Ok(answer) = timeout(late, &mut first).await {
             return answer;
@@ -180,7 +180,8 @@ impl Core {
         let counters = self.bucket.counters();
         counters.hedges.inc();
         // Who loses is dropped, and its connection closed. An error waits for what the other brings.
-        let mut second = Box::pin(self.send_timed(class, ask, place, slot));
+        let wanted = self.pool.for_duplicate();
+        let mut second = Box::pin(self.send_timed(class, ask, place, (slot, wanted)));
         let (answer, hedged) = tokio::select! {
             answer = &mut first => match answer {
                 Ok(answer) => (Ok(answer), false),
@@ -203,24 +204,32 @@ impl Core {
         class: SizeClass,
         ask: &Ask<'_>,
         place: Arc<Place>,
-        slot: Slot,
+        by: (Slot, Wanted),
     ) -> Result<Answer, Error> {
         let begun = Instant::now();
-        let answer = self.send(ask, place, slot).await?;
+        let answer = self.send(ask, place, by).await?;
         self.bucket.hedging().answered(class, begun.elapsed());
         Ok(answer)
     }
 
-    /// Sends `ask` by a kept connection, and if that turns out to have died, by a new one.
-    async fn send(&self, ask: &Ask<'_>, place: Arc<Place>, slot: Slot) -> Result<Answer, Error> {
+    /// Sends `ask` by a kept connection, if one is wanted, and if that turns out to have died, by a new
+    /// one.
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        place: Arc<Place>,
+        (slot, mut wanted): (Slot, Wanted),
+    ) -> Result<Answer, Error> {
         let counters = self.bucket.counters();
         let after = self.bucket.config().deadlines.first_byte;
-        let mut wanted = Wanted::Any;
         loop {
             let keys = self.bucket.credentials().keys();
             let now = self.bucket.clock().time(Timestamp::now());
-            let payer = self.bucket.payer();
-            let request = signing::signed(ask, &place, keys.signing.as_ref(), payer, now)?;
+            let terms = self.bucket.terms();
+            let mut request = signing::signed(ask, &place, keys.signing.as_ref(), terms, now)?;
+            if let Some(proxy) = self.bucket.proxy(&place).filter(|_| !place.encrypted()) {
+                signing::by_proxy(&mut request, &place, &proxy)?;
+            }
             let mut connection = self.pool.connection(&place, wanted).await?;
             let sent = Instant::now();
             counters.of(ask.operation()).requests.inc();
@@ -247,6 +256,7 @@ impl Core {
                 class.inc();
             }
             return Ok(Answer {
+                signed_at: now,
                 status: head.status,
                 headers: head.headers,
                 body,
@@ -264,6 +274,8 @@ impl Core {
 
 /// An answer whose head has come.
 pub(crate) struct Answer {
+    /// The time by the store's clock that the request was signed for.
+    signed_at: Timestamp,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     body: Incoming,

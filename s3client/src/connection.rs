@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,12 +34,15 @@ use tokio_rustls::client::TlsStream;
 use crate::addressing::Place;
 use crate::bucket::Bucket;
 use crate::error::Error;
+use crate::proxies::Proxy;
 use crate::signing::NoBody;
 
 /// Bytes that hyper reads from the socket at once: a head, and what comes with it.
 const READ_BYTES: usize = 64 << 10;
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Largest head of a proxy's answer.
+const PROXY_HEAD_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a body that are read from the socket at once: they are still in the processor's cache when
 /// their checksum is computed.
 const BODY_READ_BYTES: usize = 256 << 10;
@@ -74,15 +77,24 @@ struct Http {
 type Driver = http1::Connection<TokioIo<Stream>, NoBody>;
 
 impl Connection {
-    /// Connects to `place` at one of `addresses`, in that order.
+    /// Connects to `place`, or to the proxy that leads there, at one of `addresses`, in that order.
     pub(crate) async fn open(
         bucket: &Arc<Bucket>,
-        place: &Place,
+        (place, proxy): (&Place, Option<&Proxy>),
         addresses: &[SocketAddr],
     ) -> Result<Self, Error> {
-        let unreachable = |source| Error::Unreachable { endpoint: place.label(), source };
-        let socket =
+        let unreachable = |source| Error::Unreachable {
+            endpoint: match proxy {
+                Some(proxy) => format!("{} (by the proxy {})", place.label(), proxy.label()),
+                None => place.label(),
+            },
+            source,
+        };
+        let mut socket =
             tcp(addresses, bucket.config().deadlines.connect).await.map_err(unreachable)?;
+        if let Some(proxy) = proxy.filter(|_| place.encrypted()) {
+            tunnel(&mut socket, place, proxy).await.map_err(unreachable)?;
+        }
         let transport = match bucket.tls().filter(|_| place.encrypted()) {
             None => Transport::Plain(socket),
             Some(config) => {
@@ -208,6 +220,37 @@ impl Connection {
         poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer)).await?;
         Ok(buffer.filled().len())
     }
+}
+
+/// Has `proxy` connect `socket` to `place` (RFC 9110, 9.3.6).
+async fn tunnel(socket: &mut TcpStream, place: &Place, proxy: &Proxy) -> io::Result<()> {
+    let host = match place.host_or_address() {
+        url::Host::Ipv6(address) => format!("[{address}]:{}", place.port()),
+        host => format!("{host}:{}", place.port()),
+    };
+    let mut request = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n").into_bytes();
+    if let Some(authorization) = &proxy.authorization {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(authorization.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    socket.write_all(&request).await?;
+    let mut head = Vec::new();
+    // Byte by byte, for what follows the head is the store's.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= PROXY_HEAD_BYTES_MAX {
+            return Err(io::Error::other("the proxy's answer to CONNECT has no end"));
+        }
+        head.push(socket.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&head);
+    let line = line.lines().next().unwrap_or_default();
+    let status = line.split(' ').nth(1).unwrap_or_default();
+    if !line.starts_with("HTTP/1.") || !status.starts_with('2') || status.len() != 3 {
+        return Err(io::Error::other(format!("the proxy refuses to connect: {line:?}")));
+    }
+    Ok(())
 }
 
 impl Http {

@@ -228,6 +228,28 @@ pub enum ConfigError {
         /// What it breaks.
         reason: &'static str,
     },
+    /// A file without a customer's key that can be used.
+    #[error("sse_customer_key_file {}: {reason}", path.display())]
+    CustomerKey {
+        /// The file.
+        path: PathBuf,
+        /// What it breaks.
+        reason: String,
+    },
+    /// Not a proxy that can be asked.
+    #[error("{proxy} cannot be the proxy: {reason}; it comes from HTTP_PROXY or HTTPS_PROXY")]
+    Proxy {
+        /// The address given, without user and password.
+        proxy: String,
+        /// What it breaks.
+        reason: &'static str,
+    },
+    /// Not an account's id.
+    #[error("{owner:?} cannot be the owner of a bucket: an account has 12 digits")]
+    Owner {
+        /// What was given.
+        owner: String,
+    },
     /// A file of certificate authorities that cannot be read.
     #[error("ca_bundle {}: {source}", path.display())]
     CaBundle {

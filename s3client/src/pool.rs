@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use url::Host;
 
 use crate::addressing::Place;
 use crate::bucket::Bucket;
@@ -133,9 +134,15 @@ impl Pool {
             }
         }
         let after = self.bucket.config().deadlines.connect;
+        let proxy = self.bucket.proxy(place);
         let opening = async {
-            let addresses = self.addresses(place).await?;
-            Connection::open(&self.bucket, place, &addresses).await
+            let addresses = match &proxy {
+                Some(proxy) => self.addresses(proxy.host(), proxy.port(), &proxy.label()).await?,
+                None => {
+                    self.addresses(place.host_or_address(), place.port(), &place.label()).await?
+                }
+            };
+            Connection::open(&self.bucket, (place, proxy.as_ref()), &addresses).await
         };
         timeout(after, opening)
             .await
@@ -160,17 +167,31 @@ impl Pool {
         }
     }
 
-    /// Where `place` is. While its name cannot be looked up, the addresses known stay in use.
-    async fn addresses(&self, place: &Place) -> Result<Vec<SocketAddr>, Error> {
-        let name = match place.host() {
-            Err(address) => return Ok(vec![SocketAddr::new(address, place.port())]),
-            Ok(name) => name,
+    /// The connection for a request that duplicates another one: if the store has several addresses, a
+    /// new one, which leads to the next of them.
+    pub(crate) fn for_duplicate(&self) -> Wanted {
+        let has_others = |known: &Known| known.addresses.len() > 1;
+        if self.known.borrow().as_ref().is_some_and(has_others) { Wanted::New } else { Wanted::Any }
+    }
+
+    /// Where `host` is, which `label` names. While its name cannot be looked up, the addresses known
+    /// stay in use.
+    async fn addresses(
+        &self,
+        host: &Host<String>,
+        port: u16,
+        label: &str,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let name = match host {
+            Host::Ipv4(address) => return Ok(vec![SocketAddr::new((*address).into(), port)]),
+            Host::Ipv6(address) => return Ok(vec![SocketAddr::new((*address).into(), port)]),
+            Host::Domain(name) => name.as_str(),
         };
         if let Some(addresses) = self.known(name, |known| known.since.elapsed() < ADDRESSES_MAX_AGE)
         {
             return Ok(addresses);
         }
-        let found = tokio::net::lookup_host((name, place.port())).await;
+        let found = tokio::net::lookup_host((name, port)).await;
         match found.map(Iterator::collect::<Vec<_>>) {
             Ok(addresses) if !addresses.is_empty() => {
                 let name = name.to_owned();
@@ -179,7 +200,7 @@ impl Pool {
             Ok(_) => {}
             Err(source) => {
                 if self.known(name, |_| true).is_none() {
-                    return Err(Error::Unreachable { endpoint: place.label(), source });
+                    return Err(Error::Unreachable { endpoint: label.to_owned(), source });
                 }
             }
         }
@@ -242,5 +263,72 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.counters().waiting_for_connection.add(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Addressing, AwsEndpoint, BucketConfig, CredentialSource, Credentials, Deadlines, Proxies,
+        RetryPolicy,
+    };
+
+    async fn pool() -> Pool {
+        let second = Duration::from_secs(1);
+        let config = BucketConfig {
+            name: "data".into(),
+            region: None,
+            endpoint_url: Some("http://store.invalid".parse().unwrap()),
+            addressing: Addressing::Auto,
+            ca_bundle: None,
+            aws: AwsEndpoint::default(),
+            proxies: Proxies::none(),
+            requester_pays: false,
+            expected_owner: None,
+            customer_key: None,
+            deadlines: Deadlines {
+                connect: second,
+                first_byte: second,
+                stall: second,
+                whole: second,
+            },
+            retry: RetryPolicy { attempts_max: 1, backoff_first: second, backoff_max: second },
+            connections_max: 8,
+            hedging: false,
+        };
+        let credentials = Credentials::resolve(CredentialSource::Anonymous).await.unwrap();
+        Pool::new(Bucket::new(config, credentials).unwrap())
+    }
+
+    async fn addresses(pool: &Pool) -> Result<Vec<SocketAddr>, Error> {
+        // RFC 6761 keeps the name from ever having an address.
+        pool.addresses(&Host::Domain("store.invalid".to_owned()), 80, "the store").await
+    }
+
+    #[tokio::test]
+    async fn while_a_name_cannot_be_looked_up_its_known_addresses_are_used_in_turn() {
+        let pool = pool().await;
+        let error = addresses(&pool).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        let known: Vec<SocketAddr> =
+            (1..=3).map(|n| SocketAddr::from(([192, 0, 2, n], 80))).collect();
+        let since = Instant::now().checked_sub(2 * ADDRESSES_MAX_AGE).unwrap();
+        *pool.known.borrow_mut() =
+            Some(Known { name: "store.invalid".to_owned(), addresses: known.clone(), since });
+        let mut first = Vec::new();
+        for _ in 0..known.len() {
+            let found = addresses(&pool).await.unwrap();
+            assert_eq!(found.len(), known.len());
+            first.push(found[0]);
+        }
+        first.sort_unstable();
+        assert_eq!(first, known, "connections are spread over all of them");
+        assert_eq!(pool.for_duplicate(), Wanted::New);
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_for_a_store_of_one_address_may_take_a_kept_connection() {
+        assert_eq!(pool().await.for_duplicate(), Wanted::Any);
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::addressing::Place;
 use crate::counters::Operation;
@@ -19,6 +19,8 @@ use crate::xml::{self, Piece, Walk};
 
 /// Longest wait that is believed of a `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+/// How far from the store's clock a signature may be.
+const SKEW_MAX: SignedDuration = SignedDuration::from_mins(15);
 /// Characters of the store's own words that are kept.
 const MESSAGE_CHARS_MAX: usize = 300;
 
@@ -36,6 +38,8 @@ struct Said {
 pub(crate) struct Refused<'a> {
     pub(crate) ask: &'a Ask<'a>,
     pub(crate) place: &'a Place,
+    /// The time by the store's clock that the request was signed for.
+    pub(crate) signed_at: Timestamp,
 }
 
 /// The error that a refusal with `status`, `headers` and `body` means.
@@ -46,7 +50,7 @@ pub(crate) fn error(
     body: &[u8],
 ) -> Error {
     let said = read(body);
-    let Refused { ask, place } = refused;
+    let Refused { ask, place, .. } = refused;
     let bucket = || place.bucket().name().to_owned();
     let target = || ask.target().to_owned();
     if let Some(error) = wrong_region(place, status, headers, &said) {
@@ -87,9 +91,13 @@ pub(crate) fn error(
 
 /// What the status alone means.
 fn by_status(refused: Refused<'_>, status: StatusCode, headers: &HeaderMap, said: Said) -> Error {
-    let Refused { ask, place } = refused;
+    let Refused { ask, place, signed_at } = refused;
     let bucket = place.bucket().name().to_owned();
     match status.as_u16() {
+        // The answer to a HEAD has no body that could say what is wrong.
+        403 if ask.operation() == Operation::Head && is_apart(date(headers), signed_at) => {
+            Error::ClockSkewed { message: said.message, store_time: date(headers) }
+        }
         401 | 403 => {
             let code = if said.code.is_empty() { status.as_str().to_owned() } else { said.code };
             let target = ask.target().to_owned();
@@ -117,6 +125,11 @@ fn by_status(refused: Refused<'_>, status: StatusCode, headers: &HeaderMap, said
         408 | 500.. => server(status, headers, said),
         _ => refuse(status, said),
     }
+}
+
+/// Whether the store's clock is further from the time signed for than S3 allows.
+fn is_apart(store_time: Option<Timestamp>, signed_at: Timestamp) -> bool {
+    store_time.is_some_and(|time| time.duration_since(signed_at).abs() > SKEW_MAX)
 }
 
 /// Whether the store says that the bucket is in another region, and in which.

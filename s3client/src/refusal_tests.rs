@@ -7,9 +7,20 @@ use super::*;
 use crate::addressing::Addressing;
 use crate::listing::ListRequest;
 
+/// When the requests of these tests are signed for: one minute before what [`ON_TIME`] says.
+const SIGNED_AT: jiff::Timestamp = jiff::Timestamp::constant(1_445_412_420, 0);
+const ON_TIME: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
+
 fn refused(ask: &Ask<'_>, status: u16, headers: &[(&str, &str)], body: &str) -> Error {
     let endpoint = Url::parse("http://127.0.0.1:9000").unwrap();
-    let place = Place::new("data", "us-east-1", Some(&endpoint), Addressing::Auto).unwrap();
+    let place = Place::new(
+        "data",
+        "us-east-1",
+        Some(&endpoint),
+        Addressing::Auto,
+        crate::AwsEndpoint::default(),
+    );
+    let place = place.unwrap();
     let headers = headers
         .iter()
         .map(|(name, value)| {
@@ -17,7 +28,7 @@ fn refused(ask: &Ask<'_>, status: u16, headers: &[(&str, &str)], body: &str) -> 
         })
         .collect();
     let status = StatusCode::from_u16(status).unwrap();
-    error(Refused { ask, place: &place }, status, &headers, body.as_bytes())
+    error(Refused { ask, place: &place, signed_at: SIGNED_AT }, status, &headers, body.as_bytes())
 }
 
 fn get() -> Ask<'static> {
@@ -132,4 +143,29 @@ proptest! {
     fn no_markup_can_break_the_reader(body in "(<[/!?]?[A-Ca-c]{0,3}>|&[#a-z0-9]{0,4};|<Error>|<Code>|x){0,30}") {
         let _said = read(body.as_bytes());
     }
+}
+
+/// S3 sends no body with the answer to a HEAD, which is all that a lookup of a name may be.
+#[test]
+fn a_head_that_is_refused_at_another_time_is_a_wrong_clock() {
+    let head = Ask::Head { key: "k" };
+    let place = crate::addressing::Place::new(
+        "data",
+        "us-east-1",
+        None,
+        crate::Addressing::Auto,
+        crate::AwsEndpoint::default(),
+    );
+    let place = place.unwrap();
+    let refused = Refused { ask: &head, place: &place, signed_at: SIGNED_AT };
+    let said = |date: &str| {
+        let headers = HeaderMap::from_iter([(DATE, date.parse().unwrap())]);
+        error(refused, StatusCode::FORBIDDEN, &headers, b"")
+    };
+    assert!(matches!(said(ON_TIME), Error::AccessDenied { .. }));
+    assert!(matches!(
+        said("Wed, 21 Oct 2015 07:43:00 GMT"),
+        Error::ClockSkewed { store_time: Some(_), .. }
+    ));
+    assert!(matches!(said("Wed, 21 Oct 2015 05:28:00 GMT"), Error::ClockSkewed { .. }));
 }

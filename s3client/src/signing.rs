@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use http::header::{HOST, HeaderName, HeaderValue, IF_MATCH, RANGE};
+use http::header::{HOST, HeaderName, HeaderValue, IF_MATCH, PROXY_AUTHORIZATION, RANGE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use http_body_util::Empty;
@@ -19,8 +19,10 @@ use tenderfs_byterange::ByteRange;
 use crate::addressing::Place;
 use crate::checksum;
 use crate::counters::Operation;
+use crate::customer_key::CustomerKey;
 use crate::error::{AnswerFault, Error};
 use crate::listing::ListRequest;
+use crate::proxies::Proxy;
 
 /// How long a signature is good for. A request is sent at once; the rest allows for clocks apart.
 const SIGNATURE_VALID: Duration = Duration::from_mins(15);
@@ -79,29 +81,54 @@ pub(crate) enum Payer {
     Requester,
 }
 
+/// On which terms requests are made.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Who pays.
+    pub(crate) payer: Payer,
+    /// The account that must own the bucket.
+    pub(crate) expected_owner: Option<String>,
+    /// The key of objects that were written with one.
+    pub(crate) customer_key: Option<CustomerKey>,
+}
+
+impl Terms {
+    /// The headers of S3's own that go with `ask`. S3 refuses those that are not signed.
+    fn headers(&self, ask: &Ask<'_>) -> Vec<(&'static str, &str)> {
+        let mut headers = Vec::new();
+        if let Some(owner) = &self.expected_owner {
+            headers.push(("x-amz-expected-bucket-owner", owner.as_str()));
+        }
+        if let (Some(key), Ask::Head { .. } | Ask::Get { .. }) = (&self.customer_key, ask) {
+            headers.extend(key.headers());
+        }
+        if let Ask::Get { is_whole: true, .. } = ask {
+            headers.push((checksum::MODE_HEADER, checksum::MODE_ENABLED));
+        }
+        headers
+    }
+}
+
 /// `ask` as a request to `place`, signed with `keys` (`None`: anonymous) at `now`.
 pub(crate) fn signed(
     ask: &Ask<'_>,
     place: &Place,
     keys: Option<&rusty_s3::Credentials>,
-    payer: Payer,
+    terms: &Terms,
     now: Timestamp,
 ) -> Result<Request<NoBody>, Error> {
     let bucket = place.bucket();
+    let headers = terms.headers(ask);
+    let signing = Signing { payer: terms.payer, headers: &headers, now };
     let (method, url) = match ask {
-        Ask::List(request) => (Method::GET, sign(list(request, bucket, keys), payer, now)),
+        Ask::List(request) => (Method::GET, signing.sign(list(request, bucket, keys))),
         Ask::Head { key } => {
             place.object_url(key)?;
-            (Method::HEAD, sign(HeadObject::new(bucket, keys, key), payer, now))
+            (Method::HEAD, signing.sign(HeadObject::new(bucket, keys, key)))
         }
-        Ask::Get { key, is_whole, .. } => {
+        Ask::Get { key, .. } => {
             place.object_url(key)?;
-            let mut get = GetObject::new(bucket, keys, key);
-            if *is_whole {
-                // S3 refuses a header of its own that is not signed.
-                get.headers_mut().insert(checksum::MODE_HEADER, checksum::MODE_ENABLED);
-            }
-            (Method::GET, sign(get, payer, now))
+            (Method::GET, signing.sign(GetObject::new(bucket, keys, key)))
         }
     };
     let mut request = Request::new(NoBody::new());
@@ -115,16 +142,33 @@ pub(crate) fn signed(
         Err(_) => Err(Error::wrong(AnswerFault::Header { name: "ETag" })),
     };
     put(HOST, place.authority())?;
-    if let Ask::Get { etag, range, is_whole, .. } = ask {
-        if *is_whole {
-            put(HeaderName::from_static(checksum::MODE_HEADER), checksum::MODE_ENABLED)?;
-        }
+    for (name, value) in &headers {
+        put(HeaderName::from_static(name), value)?;
+    }
+    if let Ask::Get { etag, range, .. } = ask {
         put(RANGE, &format!("bytes={}-{}", range.start(), range.last()))?;
         if can_match(etag) {
             put(IF_MATCH, etag)?;
         }
     }
     Ok(request)
+}
+
+/// Turns `request` into one that `proxy` passes on to `place`.
+pub(crate) fn by_proxy(
+    request: &mut Request<NoBody>,
+    place: &Place,
+    proxy: &Proxy,
+) -> Result<(), Error> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.authority = place.authority().parse().ok();
+    *request.uri_mut() =
+        Uri::from_parts(parts).map_err(|_| Error::wrong(AnswerFault::Header { name: "Host" }))?;
+    if let Some(authorization) = &proxy.authorization {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+    }
+    Ok(())
 }
 
 /// Whether `If-Match` can name `etag`: a weak one never matches (RFC 9110, 13.1.1).
@@ -154,11 +198,23 @@ fn list<'a>(
     list
 }
 
-fn sign<'a>(mut action: impl S3Action<'a>, payer: Payer, now: Timestamp) -> url::Url {
-    if payer == Payer::Requester {
-        action.query_mut().insert("x-amz-request-payer", "requester");
+/// How a request is signed.
+struct Signing<'h> {
+    payer: Payer,
+    headers: &'h [(&'static str, &'h str)],
+    now: Timestamp,
+}
+
+impl<'h> Signing<'h> {
+    fn sign(&self, mut action: impl S3Action<'h>) -> url::Url {
+        if self.payer == Payer::Requester {
+            action.query_mut().insert("x-amz-request-payer", "requester");
+        }
+        for (name, value) in self.headers {
+            action.headers_mut().insert(*name, *value);
+        }
+        action.sign_with_time(SIGNATURE_VALID, &self.now)
     }
-    action.sign_with_time(SIGNATURE_VALID, &now)
 }
 
 /// The part of `url` that an HTTP/1 request line carries.
@@ -179,15 +235,20 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::addressing::Addressing;
+    use crate::addressing::{Addressing, AwsEndpoint};
 
     fn place() -> Place {
         let endpoint = Url::parse("http://127.0.0.1:9000").unwrap();
-        Place::new("data", "us-east-1", Some(&endpoint), Addressing::Auto).unwrap()
+        Place::new("data", "us-east-1", Some(&endpoint), Addressing::Auto, AwsEndpoint::default())
+            .unwrap()
     }
 
     fn keys() -> rusty_s3::Credentials {
         rusty_s3::Credentials::new_with_token("key", "secret", "session")
+    }
+
+    fn terms(payer: Payer) -> Terms {
+        Terms { payer, expected_owner: None, customer_key: None }
     }
 
     fn range() -> ByteRange {
@@ -201,7 +262,8 @@ mod tests {
     #[test]
     fn a_get_names_its_version_and_its_bytes() {
         let ask = Ask::Get { key: "a b", etag: "\"e\"", range: range(), is_whole: false };
-        let request = signed(&ask, &place(), Some(&keys()), Payer::Requester, now()).unwrap();
+        let request =
+            signed(&ask, &place(), Some(&keys()), &terms(Payer::Requester), now()).unwrap();
         assert_eq!(request.method(), Method::GET);
         assert_eq!(request.uri().path(), "/data/a%20b");
         assert_eq!(request.headers()[HOST], "127.0.0.1:9000");
@@ -223,16 +285,34 @@ mod tests {
     #[test]
     fn with_the_whole_object_its_checksum_is_asked_for() {
         let ask = Ask::Get { key: "a", etag: "", range: range(), is_whole: true };
-        let request = signed(&ask, &place(), Some(&keys()), Payer::Owner, now()).unwrap();
+        let request = signed(&ask, &place(), Some(&keys()), &terms(Payer::Owner), now()).unwrap();
         assert_eq!(request.headers()["x-amz-checksum-mode"], "ENABLED");
         let query = request.uri().query().unwrap();
         assert!(query.contains("X-Amz-SignedHeaders=host%3Bx-amz-checksum-mode"), "{query}");
     }
 
     #[test]
+    fn the_owner_that_is_expected_is_named_and_signed_with_every_request() {
+        let owner = Some("123456789012".to_owned());
+        let terms = Terms { expected_owner: owner, ..terms(Payer::Owner) };
+        let list = ListRequest::default();
+        let range = range();
+        for ask in [
+            Ask::List(&list),
+            Ask::Head { key: "a" },
+            Ask::Get { key: "a", etag: "", range, is_whole: false },
+        ] {
+            let request = signed(&ask, &place(), Some(&keys()), &terms, now()).unwrap();
+            assert_eq!(request.headers()["x-amz-expected-bucket-owner"], "123456789012");
+            let query = request.uri().query().unwrap();
+            assert!(query.contains("SignedHeaders=host%3Bx-amz-expected-bucket-owner"), "{query}");
+        }
+    }
+
+    #[test]
     fn an_anonymous_request_is_not_signed() {
         let ask = Ask::Get { key: "a", etag: "", range: range(), is_whole: false };
-        let request = signed(&ask, &place(), None, Payer::Owner, now()).unwrap();
+        let request = signed(&ask, &place(), None, &terms(Payer::Owner), now()).unwrap();
         assert_eq!(request.uri(), "/data/a");
         assert!(!request.headers().contains_key(IF_MATCH));
     }
@@ -240,7 +320,7 @@ mod tests {
     #[test]
     fn a_weak_etag_is_not_asked_for_as_it_would_never_match() {
         let ask = Ask::Get { key: "a", etag: "W/\"e\"", range: range(), is_whole: false };
-        let request = signed(&ask, &place(), None, Payer::Owner, now()).unwrap();
+        let request = signed(&ask, &place(), None, &terms(Payer::Owner), now()).unwrap();
         assert!(!request.headers().contains_key(IF_MATCH));
     }
 
@@ -253,7 +333,8 @@ mod tests {
             continuation: Some("t/k=".into()),
             keys_max: Some(7),
         };
-        let request = signed(&Ask::List(&list), &place(), None, Payer::Owner, now()).unwrap();
+        let request =
+            signed(&Ask::List(&list), &place(), None, &terms(Payer::Owner), now()).unwrap();
         assert_eq!(
             request.uri(),
             "/data/?continuation-token=t%2Fk%3D&delimiter=%2F&encoding-type=url&list-type=2\
@@ -264,14 +345,15 @@ mod tests {
     #[test]
     fn a_token_that_no_request_can_carry_is_the_stores_fault() {
         let list = ListRequest { continuation: Some("x".repeat(70_000)), ..Default::default() };
-        let error = signed(&Ask::List(&list), &place(), None, Payer::Owner, now()).unwrap_err();
+        let error =
+            signed(&Ask::List(&list), &place(), None, &terms(Payer::Owner), now()).unwrap_err();
         assert!(matches!(error, Error::WrongAnswer { .. }), "{error}");
     }
 
     #[test]
     fn a_key_that_would_reach_another_object_is_not_signed() {
         let ask = Ask::Head { key: "../x" };
-        let error = signed(&ask, &place(), None, Payer::Owner, now()).unwrap_err();
+        let error = signed(&ask, &place(), None, &terms(Payer::Owner), now()).unwrap_err();
         assert!(matches!(error, Error::KeyUnusable { .. }), "{error}");
     }
 }

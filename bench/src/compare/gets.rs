@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tenderfs_byterange::ByteRange;
 use tenderfs_s3client::{
-    Addressing, Bucket, BucketConfig, Client, CredentialSource, Credentials, Deadlines, GetRequest,
-    Importance, RetryPolicy, Secret,
+    Addressing, AwsEndpoint, Bucket, BucketConfig, Client, CredentialSource, Credentials,
+    Deadlines, GetRequest, Importance, Proxies, RetryPolicy, Secret,
 };
 
 use super::data::{BUCKET, Object, Set};
@@ -119,7 +119,11 @@ pub(crate) async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
         endpoint_url: Some(lab.endpoint().parse().map_err(|error| failed(&error))?),
         addressing: Addressing::Auto,
         ca_bundle: None,
+        aws: AwsEndpoint::default(),
+        proxies: Proxies::none(),
         requester_pays: false,
+        expected_owner: None,
+        customer_key: None,
         deadlines: Deadlines {
             connect: 5 * second,
             first_byte: 10 * second,

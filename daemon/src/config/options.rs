@@ -341,6 +341,26 @@ pub(super) const OPTIONS: &[Spec] = &[
     row("mount.anonymous", Kind::Flag, "Whether requests go unsigned, for public buckets."),
     row("mount.requester_pays", Kind::Flag, "Whether you agree to pay for requests to the bucket."),
     row(
+        "mount.expected_bucket_owner",
+        Kind::Text,
+        "Account (12 digits) that must own the bucket; S3 refuses every request if another one does. Empty: any.",
+    ),
+    row(
+        "mount.dual_stack",
+        Kind::Flag,
+        "Whether AWS is asked by its endpoints that have IPv6 addresses too.",
+    ),
+    row(
+        "mount.transfer_acceleration",
+        Kind::Flag,
+        "Whether AWS is asked by way of its nearest edge; the bucket must have transfer acceleration enabled.",
+    ),
+    row(
+        "mount.sse_customer_key_file",
+        Kind::Path,
+        "File with the key of objects that were encrypted with one of your own (SSE-C): 32 bytes or their base64, readable by its owner alone. All objects of the mount are read with it.",
+    ),
+    row(
         "mount.ca_bundle",
         Kind::Path,
         "PEM file of certificate authorities to trust besides the system's. `AWS_CA_BUNDLE` sets it for all mounts.",

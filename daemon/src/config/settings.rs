@@ -261,6 +261,14 @@ pub struct MountSettings {
     pub anonymous: bool,
     /// Whether the requester pays.
     pub requester_pays: bool,
+    /// The account that must own the bucket.
+    pub expected_bucket_owner: Option<String>,
+    /// Whether AWS is asked by IPv6 too.
+    pub dual_stack: bool,
+    /// Whether AWS is asked by way of its nearest edge.
+    pub transfer_acceleration: bool,
+    /// File with the key of objects that were encrypted with one of the user's own.
+    pub sse_customer_key_file: Option<PathBuf>,
     /// More certificate authorities.
     pub ca_bundle: Option<PathBuf>,
     /// Whether writing is refused; always true.

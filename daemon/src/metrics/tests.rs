@@ -67,8 +67,10 @@ fn names_follow_the_conventions_of_prometheus() {
         assert_eq!(row.name.ends_with("_total"), row.kind == Type::Counter, "{}", row.name);
         assert!(row.kind != Type::Histogram || row.name.ends_with("_seconds"), "{}", row.name);
         assert!(row.meaning.ends_with('.'), "{}", row.name);
-        let known =
-            ["mount", "mode", "tier", "op", "kind", "pattern", "state", "status", "version"];
+        let known = [
+            "mount", "mode", "tier", "op", "kind", "pattern", "state", "status", "result",
+            "version",
+        ];
         assert!(row.labels.iter().all(|label| known.contains(label)), "{}", row.name);
     }
 }

@@ -1,7 +1,6 @@
 //! The places where AWS tools look for credentials, in their order, each by its provider of
 //! aws-config. What each said is kept, so that an error can name every place looked at.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use aws_types::region::Region;
 use super::Keys;
 use crate::addressing::REGION_DEFAULT;
 use crate::error::{Error, causes};
+use crate::private_file;
 
 /// How long one place may take. SSO, STS and processes answer within seconds or not at all.
 const PLACE_DEADLINE: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Chain {
 
 /// The file at `path` as a place, if nobody else can read it.
 fn file_place(path: &Path, profile: Option<&str>) -> Result<Vec<Place>, Error> {
-    check_private(path).map_err(|reason| Error::CredentialsFailed {
+    private_file::check(path).map_err(|reason| Error::CredentialsFailed {
         provider: FILE_PLACE,
         source: CredentialsError::invalid_configuration(reason),
     })?;
@@ -124,27 +124,6 @@ fn file_place(path: &Path, profile: Option<&str>) -> Result<Vec<Place>, Error> {
 }
 
 const FILE_PLACE: &str = "credentials-file";
-
-/// Why the file at `path` cannot hold secrets.
-fn check_private(path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    // Followed, for secrets of Kubernetes are symbolic links.
-    let facts = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
-    let us = nix::unistd::geteuid().as_raw();
-    if !facts.is_file() {
-        Err(format!("{shown} is not a file"))
-    } else if facts.uid() != us && facts.uid() != 0 {
-        Err(format!(
-            "{shown} belongs to user {}, who could change it: chown it to user {us} or root",
-            facts.uid()
-        ))
-    } else if facts.mode() & 0o077 != 0 {
-        let mode = facts.mode() & 0o777;
-        Err(format!("{shown} can be read by others (mode {mode:04o}): chmod 600 {shown}"))
-    } else {
-        Ok(())
-    }
-}
 
 /// All places in their order, or only `profile`.
 async fn places(profile: Option<String>, region: Option<String>) -> Vec<Place> {

@@ -9,8 +9,10 @@ mod hedging;
 mod listing;
 mod outside;
 mod pace;
+mod proxy;
 mod reading;
 mod refusals;
+mod terms;
 mod tls;
 
 use std::sync::Arc;
@@ -19,8 +21,8 @@ use std::time::Duration;
 use tenderfs_byterange::ByteRange;
 use tenderfs_lab::{Content, Entry, Lab};
 use tenderfs_s3client::{
-    Addressing, Body, Bucket, BucketConfig, Client, CredentialSource, Credentials, Deadlines,
-    Error, GetRequest, Importance, ListedObject, RetryPolicy, Secret,
+    Addressing, AwsEndpoint, Body, Bucket, BucketConfig, Client, CredentialSource, Credentials,
+    Deadlines, Error, GetRequest, Importance, ListedObject, Proxies, RetryPolicy, Secret,
 };
 
 /// The bucket of every test.
@@ -51,7 +53,11 @@ fn config(endpoint: &str) -> BucketConfig {
         endpoint_url: Some(endpoint.parse().unwrap()),
         addressing: Addressing::Auto,
         ca_bundle: None,
+        aws: AwsEndpoint::default(),
+        proxies: Proxies::none(),
         requester_pays: false,
+        expected_owner: None,
+        customer_key: None,
         deadlines: Deadlines {
             connect: ms(10_000),
             first_byte: ms(10_000),

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 /// A certificate for `names` that nobody vouches for, and its file.
-fn certificate(names: &[&str]) -> (Arc<ServerConfig>, tempfile::TempDir, PathBuf) {
+pub(crate) fn certificate(names: &[&str]) -> (Arc<ServerConfig>, tempfile::TempDir, PathBuf) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -30,7 +30,7 @@ fn certificate(names: &[&str]) -> (Arc<ServerConfig>, tempfile::TempDir, PathBuf
 }
 
 /// Encrypts for `lab` on a port of its own, for as long as the runtime lives.
-async fn front(lab: &Lab, config: Arc<ServerConfig>) -> u16 {
+pub(crate) async fn front(lab: &Lab, config: Arc<ServerConfig>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (acceptor, inside) = (TlsAcceptor::from(config), lab.address());
