@@ -39,6 +39,8 @@ pub enum Command {
     Run(RunArgs),
     /// Measure TenderFS beside what bounds it: native files, a FUSE server that does nothing, fio, parallel GETs
     Compare(CompareArgs),
+    /// Measure the S3 client alone beside another one: `compare --suite s3`
+    S3(S3Args),
     /// Train on nothing: workers read as data loaders do, a job computes, and its utilisation is told
     Train(Box<TrainArgs>),
     /// Simulate what a cache would hit that keeps the recent, a set that stays put, or whichever earns more
@@ -88,6 +90,37 @@ pub struct CompareArgs {
     pub strict: bool,
 }
 
+/// Arguments of `s3`.
+#[derive(Debug, Clone, Args)]
+pub struct S3Args {
+    /// Rounds in which the two clients take turns; the medians are compared
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub rounds: u16,
+    /// Size of the data: a factor from 0.001 to 16; 1 is 2 GiB
+    #[arg(long, default_value = "1", value_parser = factor)]
+    pub size: f64,
+    /// Write the rows as JSON too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl S3Args {
+    /// The comparison that this is short for.
+    pub fn comparison(&self) -> CompareArgs {
+        CompareArgs {
+            suites: vec![SuiteChoice::S3],
+            only: None,
+            rounds: self.rounds,
+            size: self.size,
+            seed: 1,
+            json: self.json.clone(),
+            dir: std::env::temp_dir(),
+            tenderfsd: None,
+            strict: false,
+        }
+    }
+}
+
 const COMPARE_HELP: &str = "\
 A ratio says how good a figure is: value / reference where more is better, reference / value where less is better \
 (times, memory, processor time), 1 where a count is what it must be. So a row is below its bar if its ratio is less. \
@@ -111,6 +144,8 @@ pub enum SuiteChoice {
     Cold,
     /// Listings and attributes, against the native file system
     Metadata,
+    /// The S3 client alone, by plain HTTP and by TLS, against another client
+    S3,
     /// Every suite
     All,
 }
@@ -125,6 +160,7 @@ impl SuiteChoice {
             SuiteChoice::Small => Some(Suite::Small),
             SuiteChoice::Cold => Some(Suite::Cold),
             SuiteChoice::Metadata => Some(Suite::Metadata),
+            SuiteChoice::S3 => Some(Suite::S3),
             SuiteChoice::All => None,
         }
     }

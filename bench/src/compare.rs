@@ -30,6 +30,7 @@ mod programs;
 mod reads;
 pub mod report;
 mod rounds;
+mod s3;
 mod small;
 mod warm;
 
@@ -103,6 +104,7 @@ fn measure(bench: &mut Bench) -> Result<(), CompareError> {
             Suite::Small => small::run(bench)?,
             Suite::Cold => cold::run(bench)?,
             Suite::Metadata => metadata::run(bench)?,
+            Suite::S3 => s3::run(bench)?,
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(&args),
         Command::Compare(args) => exit(compared(&args)),
+        Command::S3(args) => exit(compared(&args.comparison())),
         Command::Train(args) => exit(train::main(&args)),
         Command::Policy(args) => exit(policy::main(&args)),
         Command::NullServer(args) => exit(null_server::main(&args).map(|()| EXIT_OK)),

@@ -18,12 +18,21 @@ pub enum Suite {
     Cold,
     /// Listings and attributes, against ext4
     Metadata,
+    /// The S3 client alone, against another client
+    S3,
 }
 
 impl Suite {
     /// Every suite, in the order they are run.
-    pub const ALL: [Suite; 6] =
-        [Suite::Warm, Suite::Memory, Suite::Disk, Suite::Small, Suite::Cold, Suite::Metadata];
+    pub const ALL: [Suite; 7] = [
+        Suite::Warm,
+        Suite::Memory,
+        Suite::Disk,
+        Suite::Small,
+        Suite::Cold,
+        Suite::Metadata,
+        Suite::S3,
+    ];
 
     /// What its rows' names begin with.
     pub fn prefix(self) -> &'static str {
@@ -34,6 +43,7 @@ impl Suite {
             Suite::Small => "small.",
             Suite::Cold => "cold.",
             Suite::Metadata => "metadata.",
+            Suite::S3 => "s3.",
         }
     }
 }
@@ -146,6 +156,10 @@ pub const BARS: &[Bar] = &[
     row("cold.first-byte", MS, "a bare GET", Some(0.5)),
     row("metadata.ls", MS, NATIVE, Some(0.3)),
     row("metadata.find", MS, NATIVE, Some(0.3)),
+    row("s3.plain.16", GB_S, GETS, Some(0.85)),
+    row("s3.plain.cpu", CPU, GETS, None),
+    row("s3.tls.16", GB_S, GETS, Some(0.85)),
+    row("s3.tls.cpu", CPU, GETS, None),
 ];
 
 /// Ratios beyond this say nothing more, and an infinite one cannot be written as JSON.

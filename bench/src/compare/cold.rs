@@ -102,7 +102,8 @@ fn over_the_link(bench: &mut Bench) -> Result<(), CompareError> {
     }
     bench.against(("cold.link.gets.8", link_gb_s), &mut (), |bench, ()| {
         let objects = (Set::Large, &objects[..]);
-        programs::curl(&bench.lab, objects, READERS, bench.folder()).map(|took| took.gb_per_s())
+        programs::curl(bench.lab.plain(), objects, READERS, bench.folder())
+            .map(|took| took.gb_per_s())
     })
 }
 
@@ -133,7 +134,7 @@ fn beside_gets(
         return Ok(());
     }
     let curl = |bench: &Bench| {
-        programs::curl(&bench.lab, (Set::Large, objects), READERS, bench.folder())
+        programs::curl(bench.lab.plain(), (Set::Large, objects), READERS, bench.folder())
             .map(|took| took.gb_per_s())
     };
     let mut cpu = Series::default();
@@ -154,7 +155,8 @@ fn beside_gets(
         "cold.own-gets.8",
         &mut (),
         |bench, ()| {
-            gets::fetch(&bench.lab, (Set::Large, objects), READERS).map(|took| took.gb_per_s())
+            gets::fetch(bench.lab.plain(), (Set::Large, objects), READERS)
+                .map(|took| took.gb_per_s())
         },
         |bench, ()| curl(bench),
     )

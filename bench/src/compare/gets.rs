@@ -1,5 +1,6 @@
 //! GETs straight from the store with TenderFS's own S3 client: what the daemon could reach if files cost nothing.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +15,7 @@ use tenderfs_s3client::{
 
 use super::data::{BUCKET, Object, Set};
 use super::error::CompareError;
-use super::lab::{KEYS, LabProcess};
+use super::lab::{Door, KEYS};
 use super::reads::{Start, Took};
 
 /// Bytes of one GET, as the daemon's.
@@ -24,7 +25,7 @@ pub(crate) const ROOM_BYTES: usize = 256 << 10;
 
 /// Fetches all objects, `parallel` ranges at a time, on as many threads as there are processors.
 pub(super) fn fetch(
-    lab: &LabProcess,
+    lab: Door<'_>,
     (set, objects): (Set, &[Object]),
     parallel: usize,
 ) -> Result<Took, CompareError> {
@@ -50,7 +51,7 @@ pub(super) fn fetch(
 }
 
 async fn fetch_all(
-    lab: &LabProcess,
+    lab: Door<'_>,
     (set, objects): (Set, &[&Object]),
     parallel: usize,
 ) -> Result<Took, CompareError> {
@@ -105,7 +106,7 @@ pub(crate) async fn fetch_range(
 }
 
 /// A client of the lab's bucket that makes no request twice.
-pub(crate) async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
+pub(crate) async fn client(lab: Door<'_>) -> Result<Client, CompareError> {
     let source = CredentialSource::Static {
         access_key_id: KEYS.0.to_owned(),
         secret_access_key: Secret::new(KEYS.1),
@@ -115,10 +116,10 @@ pub(crate) async fn client(lab: &LabProcess) -> Result<Client, CompareError> {
     let second = Duration::from_secs(1);
     let config = BucketConfig {
         name: BUCKET.to_owned(),
-        region: Some(lab.region().to_owned()),
-        endpoint_url: Some(lab.endpoint().parse().map_err(|error| failed(&error))?),
+        region: Some(lab.region.to_owned()),
+        endpoint_url: Some(lab.endpoint.parse().map_err(|error| failed(&error))?),
         addressing: Addressing::Auto,
-        ca_bundle: None,
+        ca_bundle: lab.ca_bundle.map(Path::to_owned),
         aws: AwsEndpoint::default(),
         proxies: Proxies::none(),
         requester_pays: false,

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tenderfs_lab::{Content, Lab, LabError, Latency, Shape};
+use tenderfs_lab::{Content, Lab, LabError, Latency, Shape, TlsFront};
 
 use super::child::{Child, own};
 use super::data::{BUCKET, Object, Set};
@@ -24,6 +24,21 @@ struct Address {
     endpoint: String,
     control: String,
     region: String,
+    /// The same in TLS.
+    encrypted: String,
+    /// The certificate of that.
+    ca_bundle: PathBuf,
+}
+
+/// A way to ask the lab.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door<'l> {
+    /// `scheme://host:port`.
+    pub(crate) endpoint: &'l str,
+    /// Whom to trust there.
+    pub(crate) ca_bundle: Option<&'l Path>,
+    /// The region to sign for.
+    pub(crate) region: &'l str,
 }
 
 /// What the ledger counted since it was cleared.
@@ -63,19 +78,25 @@ pub fn serve(args: &LabArgs) -> Result<(), CompareError> {
         })
     };
     let objects = list.lines().map(served).collect::<Result<Vec<Served>, _>>()?;
-    serve_objects(&objects).map_err(|source| CompareError::Lab { source })
+    let certificate = args.objects.with_extension("pem");
+    serve_objects(&objects, certificate).map_err(|source| CompareError::Lab { source })
 }
 
-fn serve_objects(objects: &[Served]) -> Result<(), LabError> {
+fn serve_objects(objects: &[Served], ca_bundle: PathBuf) -> Result<(), LabError> {
     let lab = Lab::builder().credentials(KEYS.0, KEYS.1).allow_anonymous().start()?;
     lab.create_bucket(BUCKET)?;
     for object in objects {
         lab.put(BUCKET, &object.key, Content::seeded(object.seed, object.bytes))?;
     }
     let (endpoint, control) = (lab.endpoint(), lab.control_url());
-    let address = Address { endpoint, control, region: lab.region().to_owned() };
+    let thread = |source| LabError::Thread { source };
+    let front = TlsFront::start(&lab, &["127.0.0.1"]).map_err(thread)?;
+    fs::write(&ca_bundle, front.certificate()).map_err(thread)?;
+    let encrypted = format!("https://127.0.0.1:{}", front.port());
+    let region = lab.region().to_owned();
+    let address = Address { endpoint, control, region, encrypted, ca_bundle };
     let line = serde_json::to_string(&address)
-        .unwrap_or_else(|error| unreachable!("three strings: {error}"));
+        .unwrap_or_else(|error| unreachable!("plain values: {error}"));
     println!("{line}");
     // Whatever ends the input ends the lab.
     drop(io::stdin().read_to_end(&mut Vec::new()));
@@ -113,6 +134,17 @@ impl LabProcess {
     /// Its region.
     pub(crate) fn region(&self) -> &str {
         &self.address.region
+    }
+
+    /// Asks in plain HTTP.
+    pub(crate) fn plain(&self) -> Door<'_> {
+        Door { endpoint: self.endpoint(), ca_bundle: None, region: self.region() }
+    }
+
+    /// Asks in TLS.
+    pub(crate) fn encrypted(&self) -> Door<'_> {
+        let Address { encrypted, ca_bundle, region, .. } = &self.address;
+        Door { endpoint: encrypted, ca_bundle: Some(ca_bundle), region }
     }
 
     /// The path of an object in a URL.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::data::{Object, Set};
 use super::error::CompareError;
-use super::lab::LabProcess;
+use super::lab::{Door, LabProcess};
 use super::reads::Took;
 
 /// The first line of what `program --version` prints; `None` if it is not installed.
@@ -60,7 +60,7 @@ fn parse_fio(text: &str) -> Option<Took> {
 /// GETs of whole objects by curl, `parallel` at a time, in as many processes as there are processors, so that the
 /// reference is not the limit of one thread. Each object's length is checked.
 pub(super) fn curl(
-    lab: &LabProcess,
+    lab: Door<'_>,
     (set, objects): (Set, &[Object]),
     parallel: usize,
     folder: &Path,
@@ -73,7 +73,7 @@ pub(super) fn curl(
         let mine = objects.iter().skip(process).step_by(processes);
         let mut text = String::new();
         for object in mine {
-            let url = format!("{}{}", lab.endpoint(), LabProcess::path(set, &object.key));
+            let url = format!("{}{}", lab.endpoint, LabProcess::path(set, &object.key));
             writeln!(text, "url = \"{url}\"\noutput = \"/dev/null\"")
                 .unwrap_or_else(|error| unreachable!("a string takes any text: {error}"));
         }
@@ -94,6 +94,9 @@ pub(super) fn curl(
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(path) = lab.ca_bundle {
+            command.arg("--cacert").arg(path);
+        }
         commands.push(command);
     }
     let started = Instant::now();

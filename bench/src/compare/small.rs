@@ -176,7 +176,7 @@ fn cold(bench: &mut Bench, scene: &mut Scene) -> Result<(), CompareError> {
         },
         |bench, scene| {
             let objects = (Set::Small, &scene.objects[..]);
-            let took = programs::curl(&bench.lab, objects, WORKERS, bench.folder())?;
+            let took = programs::curl(bench.lab.plain(), objects, WORKERS, bench.folder())?;
             Ok(took.operations_per_s())
         },
     )?;

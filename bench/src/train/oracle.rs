@@ -101,7 +101,7 @@ fn fetch(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = |source| CompareError::Start { program: "a runtime".to_owned(), source };
     runtime.map_err(failed)?.block_on(async {
-        let client = client(source.lab).await?;
+        let client = client(source.lab.plain()).await?;
         let stream = || async {
             let mut room = vec![0; ROOM_BYTES];
             while let Some((batch, piece)) = pieces.get(turn.fetch_add(1, Ordering::Relaxed)) {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::tls::{certificate, front};
+use crate::tls::front;
 
 /// A name that only the proxy can look up.
 const NAME: &str = "store.test";
@@ -73,10 +73,9 @@ fn a_plain_store_is_asked_by_the_proxy_in_its_whole_address() {
 #[test]
 fn a_store_with_tls_is_reached_through_a_tunnel() {
     let lab = lab();
-    let (server, _folder, bundle) = certificate(&[NAME]);
+    let (front, _folder, bundle) = front(&lab, &[NAME]);
     run(async {
-        let front = front(&lab, server).await;
-        let (port, asked) = proxy(front).await;
+        let (port, asked) = proxy(front.port()).await;
         let mut config = config(&format!("https://{NAME}"));
         config.ca_bundle = Some(bundle);
         config.proxies = Proxies::new("", &format!("http://me:pass@127.0.0.1:{port}"), "");

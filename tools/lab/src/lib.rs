@@ -41,6 +41,7 @@ mod service;
 mod shape;
 mod storage;
 mod timer;
+mod tls_front;
 mod wire;
 
 pub use content::Content;
@@ -53,3 +54,4 @@ pub use ledger::{Entry, Ledger, Mark};
 pub use request::Operation;
 pub use shape::{Latency, Shape};
 pub use storage::{Attributes, ChecksumKind, Storage, StorageError};
+pub use tls_front::TlsFront;
