@@ -143,7 +143,11 @@ fn read(document: &str) -> Result<(Page, Vec<Fields>, Vec<Fields>), String> {
             Piece::Open if walk.at(&[ROOT]) => rooted = true,
             Piece::Open if walk.path().next() != Some(ROOT) => {
                 let root = walk.path().next().unwrap_or_default();
-                return Err(format!("its root is {:?}", clip(root)));
+                return Err(if root.eq_ignore_ascii_case("html") {
+                    "it is a web page; is endpoint_url that of an S3 store?".to_owned()
+                } else {
+                    format!("its root is {:?}", clip(root))
+                });
             }
             Piece::Text(text) => {
                 if let Some(field) = field(&walk, &mut page, &mut entry) {

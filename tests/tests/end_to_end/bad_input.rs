@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use tenderfs_lab::{Fault, FaultRule, HttpFake};
 use tenderfs_tests::{Outcome, Stage, is_mounted, run};
 
 use super::LIMIT;
@@ -198,4 +200,40 @@ fn one_daemon_serves_several_mounts() {
     stage.daemon().signal(Signal::SIGTERM);
     assert!(stage.wait(LIMIT).unwrap().success());
     assert!(!is_mounted(&stage.mountpoint()) && !is_mounted(&mountpoint));
+}
+
+#[test]
+fn an_endpoint_that_speaks_html_is_told_from_a_store() {
+    let Some(mut stage) = quiet_stage() else { return };
+    let page = HttpFake::start(|_| (200, "<html><body>Welcome</body></html>".to_owned())).unwrap();
+    stage.set_mount("endpoint_url", page.url());
+    check_refused(&stage, &mut stage.daemon_command(), &["web page", "endpoint_url"]);
+}
+
+#[test]
+fn a_store_without_tls_is_told_from_one_that_is_not_there() {
+    let Some(mut stage) = quiet_stage() else { return };
+    let endpoint = stage.lab().endpoint().replace("http://", "https://");
+    stage.set_mount("endpoint_url", endpoint);
+    check_refused(&stage, &mut stage.daemon_command(), &["TLS", "may be one for http://"]);
+}
+
+#[test]
+fn a_token_that_has_expired_fails_the_mount_at_once() {
+    let Some(stage) = quiet_stage() else { return };
+    let expired = Fault::S3Error { code: 400, error_code: "ExpiredToken".to_owned() };
+    stage.lab().faults().add(FaultRule::new(expired));
+    let begun = Instant::now();
+    check_refused(&stage, &mut stage.daemon_command(), &["expired"]);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_bundle_that_is_no_pem_is_named() {
+    let Some(mut stage) = quiet_stage() else { return };
+    let file = stage.folder().join("bundle");
+    fs::write(&file, "no certificate").unwrap();
+    let named = file.to_str().unwrap().to_owned();
+    stage.set_mount("ca_bundle", named.as_str()).set_mount("endpoint_url", "https://127.0.0.1:9");
+    check_refused(&stage, &mut stage.daemon_command(), &[&named, "PEM"]);
 }
