@@ -131,6 +131,10 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// Objects with at least one block on disk.
     pub disk_objects: u64,
+    /// Objects on disk that stay because a user has pinned them.
+    pub disk_pinned_objects: u64,
+    /// Their bytes when they are complete.
+    pub disk_pinned_bytes: u64,
     /// Bytes that wait to be written to disk.
     pub pending_write_bytes: u64,
     /// Whether the disk tier takes blocks; false without one or while it is turned off.

@@ -40,7 +40,7 @@ use crate::disk::object::DiskObject;
 use crate::disk::space::{Ledger, Verdict};
 use crate::disk::verified::FileStamp;
 use crate::error::CacheError;
-use crate::keeping::{self, Guide, Regime};
+use crate::keeping::{self, Guide, Pin, Pins, Regime};
 use crate::object::{Object, Objects};
 use crate::settings::{CacheSettings, Verify};
 use crate::version::{ObjectId, ObjectVersion};
@@ -56,6 +56,20 @@ const CHECKS_QUEUED_MAX: usize = 4096;
 
 /// Files that are made at once at most.
 const CREATING: usize = 16;
+
+/// Share of the disk tier that may be pinned, in percent: the rest has to serve what is not.
+const PINNED_PERCENT_MAX: u64 = 90;
+
+/// What is pinned of the objects on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// Objects that stay.
+    pub objects: u64,
+    /// Their bytes when they are complete.
+    pub bytes: u64,
+    /// Objects that should stay and do not, for more may not be pinned.
+    pub objects_beyond: u64,
+}
 
 /// The disk tier.
 pub(crate) struct Disk {
@@ -90,6 +104,10 @@ pub(crate) struct Inner {
     direct: AtomicBool,
     /// Which objects are worth their place.
     guide: Mutex<Guide>,
+    /// Which are to stay, whatever they are worth.
+    pins: Mutex<Pins>,
+    /// Bytes that may be pinned.
+    pinned_bytes_max: u64,
 }
 
 impl Disk {
@@ -111,7 +129,12 @@ impl Disk {
             let object = DiskObject::catalogued(named, record.last_use_ms, record.blocks, space);
             if settings.verify == Verify::Never { object.trust() } else { object }
         }));
+        let pins = catalogue
+            .pins()
+            .map_err(|source| CacheError::Catalogue { path: dir.catalogue_path(), source })?;
         let inner = Arc::new(Inner {
+            pins: Mutex::new(Pins::new(pins, committer::unix_ms())),
+            pinned_bytes_max: settings.disk_size_bytes / 100 * PINNED_PERCENT_MAX,
             direct: AtomicBool::new(true),
             guide: Mutex::new(Guide::new(settings.policy, settings.disk_size_bytes)),
             dir,
@@ -127,6 +150,12 @@ impl Disk {
             writes: Mutex::default(),
         });
         inner.measure_overhead();
+        if !lock(&inner.pins).is_empty() {
+            inner.apply_pins().map_err(|source| CacheError::Catalogue {
+                path: inner.dir.catalogue_path(),
+                source,
+            })?;
+        }
         let committer = Committer::start(&inner)?;
         Ok(Self {
             inner,
@@ -152,13 +181,42 @@ impl Disk {
     /// The object on disk, begun if it is not there; `None` while it is being evicted.
     pub(crate) fn object(&self, object: &Object) -> Option<Arc<DiskObject>> {
         let stamp = self.inner.guide().now();
-        self.inner.index.find_or_insert(object.id(), || {
+        let mut is_new = false;
+        let found = self.inner.index.find_or_insert(object.id(), || {
+            is_new = true;
             let space = self.inner.ledger.file(0);
             let (id, size_bytes) = (object.id(), object.size_bytes());
             let made = DiskObject::new(id, size_bytes, self.now_ms(), space);
             made.stamp.store(stamp, Ordering::Relaxed);
             made
-        })
+        });
+        if is_new && self.is_to_stay(object) {
+            self.inner.index.set_pinned(object.id(), true, self.inner.pinned_bytes_max);
+        }
+        found
+    }
+
+    /// Whether the user wants `object` to stay.
+    pub(crate) fn is_to_stay(&self, object: &Object) -> bool {
+        let version = object.version();
+        lock(&self.inner.pins).hold(&version.store, &version.key)
+    }
+
+    /// Pins what `pin` names, from now on and after restarts. Reads the whole catalogue.
+    pub(crate) fn pin(&self, pin: Pin) -> Result<Pinned, Box<redb::Error>> {
+        self.inner.change_pins(|pins| pins.put(pin))
+    }
+
+    /// Lets go of the pin of exactly this name; `None` if there is none.
+    pub(crate) fn unpin(&self, store: &str, key: &str) -> Result<Option<Pinned>, Box<redb::Error>> {
+        let mut was_there = false;
+        let pinned = self.inner.change_pins(|pins| was_there = pins.remove(store, key))?;
+        Ok(was_there.then_some(pinned))
+    }
+
+    /// All pins.
+    pub(crate) fn pins(&self) -> Vec<Pin> {
+        lock(&self.inner.pins).all().to_vec()
     }
 
     /// A reader has begun to read object `id` of `bytes`: what is worth its place goes by that.
@@ -390,12 +448,62 @@ impl Disk {
         usage.disk_limit_bytes = self.inner.ledger.limit_bytes();
         usage.disk_bytes = self.inner.ledger.total_bytes();
         usage.disk_objects = self.inner.index.len_objects();
+        (usage.disk_pinned_objects, usage.disk_pinned_bytes) = self.inner.index.pinned();
         usage.disk_writable = self.may_write();
         usage.disk_pins = self.inner.regime().order == keeping::Order::LowestIds;
     }
 }
 
 impl Inner {
+    /// Changes the pins, durably, and what is pinned by them.
+    fn change_pins(&self, change: impl FnOnce(&mut Pins)) -> Result<Pinned, Box<redb::Error>> {
+        {
+            let mut pins = lock(&self.pins);
+            let mut changed = pins.clone();
+            change(&mut changed);
+            if changed != *pins {
+                self.catalogue.set_pins(changed.all())?;
+                *pins = changed;
+            }
+        }
+        self.apply_pins()
+    }
+
+    /// Lets go of what was pinned until now.
+    pub(crate) fn end_pins(&self, now_ms: u64) {
+        if !lock(&self.pins).clone().drop_those_over(now_ms) {
+            return;
+        }
+        let ended = self.change_pins(|pins| {
+            pins.drop_those_over(now_ms);
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "pins that have ended are still kept");
+        }
+    }
+
+    /// Pins the objects on disk that the pins name, and no others.
+    fn apply_pins(&self) -> Result<Pinned, Box<redb::Error>> {
+        let pins = lock(&self.pins).clone();
+        let mut beyond = 0;
+        let mut to_stay = Vec::new();
+        self.catalogue.each_name(|id, store, key| {
+            if pins.hold(store, key) {
+                to_stay.push(id);
+            } else {
+                self.index.set_pinned(id, false, self.pinned_bytes_max);
+            }
+        })?;
+        for id in to_stay {
+            let is_there = self.index.find(id).is_some();
+            if is_there && !self.index.set_pinned(id, true, self.pinned_bytes_max) {
+                beyond += 1;
+            }
+        }
+        let (objects, bytes) = self.index.pinned();
+        Ok(Pinned { objects, bytes, objects_beyond: beyond })
+    }
+
     pub(crate) fn write_failed(&self, error: &io::Error) {
         self.failed(&self.writes, "writing", error);
     }
@@ -447,6 +555,6 @@ fn succeeded(health: &Mutex<Health>, doing: &str) {
     }
 }
 
-fn lock(health: &Mutex<Health>) -> std::sync::MutexGuard<'_, Health> {
-    health.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

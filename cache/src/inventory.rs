@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::disk::Disk;
+use crate::disk::{Disk, Pinned};
+use crate::keeping::Pin;
 
 /// An object version of which something is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,29 @@ impl Cache {
         }
         self.forget_memory();
         Ok(evicted)
+    }
+}
+
+impl Cache {
+    /// Has what `pin` names stay on disk from now on, after restarts too, whatever the policy would
+    /// keep: at most nine tenths of the disk tier. Reads the whole catalogue, and commits before.
+    /// `None` without a disk tier.
+    pub fn pin(&self, pin: Pin) -> io::Result<Option<Pinned>> {
+        let Some(disk) = self.shared().disk() else { return Ok(None) };
+        disk.commit();
+        disk.pin(pin).map(Some).map_err(io::Error::other)
+    }
+
+    /// Lets go of the pin of exactly this name; `None` if there is none.
+    pub fn unpin(&self, store: &str, key: &str) -> io::Result<Option<Pinned>> {
+        let Some(disk) = self.shared().disk() else { return Ok(None) };
+        disk.commit();
+        disk.unpin(store, key).map_err(io::Error::other)
+    }
+
+    /// What is to stay.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.shared().disk().map(Disk::pins).unwrap_or_default()
     }
 }
 

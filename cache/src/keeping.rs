@@ -12,10 +12,13 @@
 mod guide;
 mod horizon;
 mod judge;
+mod pins;
 mod shelf;
 
 pub(crate) use crate::keeping::guide::{Guide, Regime};
 use crate::keeping::judge::Judge;
+pub use crate::keeping::pins::Pin;
+pub(crate) use crate::keeping::pins::Pins;
 use crate::keeping::shelf::Shelf;
 use crate::version::ObjectId;
 

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use tenderfs_cache::{CachedObject, Evicted};
+use tenderfs_cache::{CachedObject, Evicted, Pin, Pinned};
 
 use crate::run::Daemon;
 use crate::scrub::Scrub;
@@ -46,6 +46,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What is on disk of such objects. Blocks.
     fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>>;
+
+    /// Has what `pin` names stay on disk; `None` without a disk tier. Blocks.
+    fn pin(&self, pin: Pin) -> std::io::Result<Option<Pinned>>;
+
+    /// Lets go of the pin of just this name; `None` if there is none. Blocks.
+    fn unpin(&self, store: &str, key: &str) -> std::io::Result<Option<Pinned>>;
+
+    /// What is to stay on disk.
+    fn pins(&self) -> Vec<Pin>;
 
     /// Bounds of warm jobs.
     fn warm_limits(&self) -> JobLimits;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tenderfs_daemon::admin::model::{
-    CachedObjects, EvictReport, EvictRequest, Mount, MountState, PlanAccepted, PlanJob, Refusal,
-    Status, VerifyReport, WarmCreated, WarmJob, WarmRequest,
+    CachedObjects, EvictReport, EvictRequest, Mount, MountState, Pin, PinReport, PinRequest,
+    PlanAccepted, PlanJob, Refusal, Status, VerifyReport, WarmCreated, WarmJob, WarmRequest,
 };
 use tenderfs_daemon::config::{Machine, admin_sockets, process_environment};
 
@@ -162,6 +162,23 @@ impl AdminClient {
     pub async fn evict(&self, request: &EvictRequest) -> Result<EvictReport, AdminError> {
         let asked = self.request(Method::POST, "v1/cache/evict").json(request);
         self.ask(asked.timeout(POST_TIMEOUT)).await
+    }
+
+    /// Has what is named stay on disk.
+    pub async fn pin(&self, request: &PinRequest) -> Result<PinReport, AdminError> {
+        let asked = self.request(Method::POST, "v1/cache/pins").json(request);
+        self.ask(asked.timeout(POST_TIMEOUT)).await
+    }
+
+    /// Lets go of the pin of `path`.
+    pub async fn unpin(&self, path: &Path) -> Result<PinReport, AdminError> {
+        let route = format!("v1/cache/pins?path={}", segment(&path.display().to_string()));
+        self.ask(self.request(Method::DELETE, &route).timeout(POST_TIMEOUT)).await
+    }
+
+    /// What is to stay on disk.
+    pub async fn pins(&self) -> Result<Vec<Pin>, AdminError> {
+        self.ask(self.request(Method::GET, "v1/cache/pins")).await
     }
 
     /// Posts the plan `text` to the mount at `mountpoint`; `query` says of which epoch and rank.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tenderfs_daemon::admin::model::{
-    CachedObject, CachedObjects, EvictReport, EvictRequest, VerifyReport, VerifyState,
+    CachedObject, CachedObjects, EvictReport, EvictRequest, Pin, PinReport, PinRequest,
+    VerifyReport, VerifyState,
 };
 use tenderfs_daemon::config::format_bytes;
 
@@ -51,6 +52,29 @@ pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
             let request = EvictRequest { path: path.display().to_string(), ..Default::default() };
             evict(&client, &request, *json).await
         }
+        CacheCommand::Pin { path, ttl, socket, json } => {
+            let path = warm::absolute(path)?;
+            let client = admin_client::find(&path, socket.socket.as_deref()).await?;
+            let path = path.display().to_string();
+            let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
+            let request = PinRequest { path, ttl_seconds, ..Default::default() };
+            report(&client.pin(&request).await?, *json);
+            Ok(())
+        }
+        CacheCommand::Unpin { path, socket, json } => {
+            let path = warm::absolute(path)?;
+            let client = admin_client::find(&path, socket.socket.as_deref()).await?;
+            report(&client.unpin(&path).await?, *json);
+            Ok(())
+        }
+        CacheCommand::Pins { daemon, json } => {
+            let pins = client(daemon).await?.pins().await?;
+            match json {
+                true => println!("{}", json_text(&pins)),
+                false => print!("{}", list_of(&pins)),
+            }
+            Ok(())
+        }
         CacheCommand::Clear { daemon, json, .. } => {
             let request = EvictRequest { all: true, ..Default::default() };
             evict(&client(daemon).await?, &request, *json).await
@@ -75,6 +99,35 @@ async fn evict(client: &AdminClient, request: &EvictRequest, json: bool) -> Resu
         println!("{objects} objects of {} are not on disk any more", format_bytes(bytes));
     }
     Ok(())
+}
+
+fn report(report: &PinReport, json: bool) {
+    if json {
+        println!("{}", json_text(report));
+    } else {
+        println!("{}", pinned_text(report));
+    }
+}
+
+fn pinned_text(report: &PinReport) -> String {
+    let PinReport { objects, bytes, objects_beyond } = report;
+    let bytes = format_bytes(*bytes);
+    match objects_beyond {
+        0 => format!("{objects} objects on disk are pinned, {bytes}"),
+        beyond => format!(
+            "{objects} objects on disk are pinned, {bytes}; {beyond} more are not, for they would take \
+             more than nine tenths of the cache: raise cache.size or pin less"
+        ),
+    }
+}
+
+/// A line for each pin.
+fn list_of(pins: &[Pin]) -> String {
+    let line = |pin: &Pin| {
+        let ends = pin.ends.as_deref().map_or_else(String::new, |ends| format!("  until {ends}"));
+        format!("{}/{}{ends}\n", pin.store, pin.key)
+    };
+    if pins.is_empty() { "nothing is pinned\n".to_owned() } else { pins.iter().map(line).collect() }
 }
 
 /// A line for each object, and one for all.

@@ -300,6 +300,40 @@ pub enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Have a file or folder stay on disk, whatever else is read (at most nine tenths of the cache)
+    Pin {
+        /// File or folder of a mount
+        path: PathBuf,
+        /// After which time the pin ends by itself, such as 12h or 7d; never unless given
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
+        /// Which daemon.
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// Print what the admin API says (/v1/cache/pins)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let go of a pin; what it held stays as long as it is worth its place
+    Unpin {
+        /// The file or folder that was pinned
+        path: PathBuf,
+        /// Which daemon.
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// Print what the admin API says (/v1/cache/pins)
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is pinned
+    Pins {
+        /// Which daemon.
+        #[command(flatten)]
+        daemon: WhichDaemon,
+        /// Print what the admin API says (/v1/cache/pins)
+        #[arg(long)]
+        json: bool,
+    },
     /// Let go of everything that is cached, of all mounts
     Clear {
         /// Which daemon.

@@ -246,6 +246,10 @@ impl Core {
             self.counters().disk_write_skipped.inc();
             return Written::MemoryOnly;
         }
+        let newcomer = match newcomer {
+            Newcomer::Rival(id) if disk.is_to_stay(object) => Newcomer::Asked(id),
+            other => other,
+        };
         if matches!(newcomer, Newcomer::Rival(_)) && !is_admitted(disk, block, object) {
             self.counters().disk_write_refused.inc();
             return Written::MemoryOnly;

@@ -1,7 +1,8 @@
 //! The catalogue: what is on disk, in a crash-safe B-tree file.
 //!
-//! Three tables: `objects` (id to state, small, so that a start reads little), `names` (id to
-//! store, key and ETag) and `sums` (id and block to checksums, written once per block).
+//! Four tables: `objects` (id to state, small, so that a start reads little), `names` (id to
+//! store, key and ETag), `sums` (id and block to checksums, written once per block) and `pins` (store
+//! and key to the end of a pin).
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +18,7 @@ use crate::disk::bitmap::Bitmap;
 use crate::disk::dir::{CacheDir, FORMAT, Found};
 use crate::disk::record::{ObjectRecord, decode_name, decode_sums, encode_name, encode_sums};
 use crate::error::CacheError;
+use crate::keeping::Pin;
 use crate::version::{ObjectId, ObjectVersion};
 
 type Id = [u8; 16];
@@ -25,6 +27,11 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<Id, &[u8]> = TableDefinition::new("objects");
 const NAMES: TableDefinition<Id, &[u8]> = TableDefinition::new("names");
 const SUMS: TableDefinition<(Id, u32), &[u8]> = TableDefinition::new("sums");
+
+const PINS: TableDefinition<(&str, &str), u64> = TableDefinition::new("pins");
+
+/// The end of a pin that has none.
+const NO_END: u64 = u64::MAX;
 
 /// Objects that a start makes room for before it reads them.
 const LOADED_AT_ONCE: usize = 4 << 20;
@@ -120,19 +127,68 @@ impl Catalogue {
         &self,
         mut is_meant: impl FnMut(&str, &str) -> bool,
     ) -> Result<Vec<(ObjectId, Box<str>)>, Box<redb::Error>> {
-        let mut read = || -> Result<_, redb::Error> {
-            let mut found = Vec::new();
+        let mut found = Vec::new();
+        self.each_name(|id, store, key| {
+            if is_meant(store, key) {
+                found.push((id, key.into()));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Tells `take` of every object: its id, store and key.
+    pub(crate) fn each_name(
+        &self,
+        mut take: impl FnMut(ObjectId, &str, &str),
+    ) -> Result<(), Box<redb::Error>> {
+        let mut read = || -> Result<(), redb::Error> {
             for entry in self.database.begin_read()?.open_table(NAMES)?.iter()? {
                 let (id, name) = entry?;
-                if let Some((store, key)) = decode_name(name.value())
-                    && is_meant(store, key)
-                {
-                    found.push((ObjectId(id.value()), key.into()));
+                if let Some((store, key)) = decode_name(name.value()) {
+                    take(ObjectId(id.value()), store, key);
                 }
             }
-            Ok(found)
+            Ok(())
         };
         read().map_err(Box::new)
+    }
+
+    /// What is pinned.
+    pub(crate) fn pins(&self) -> Result<Vec<Pin>, Box<redb::Error>> {
+        let read = || -> Result<_, redb::Error> {
+            let table = match self.database.begin_read()?.open_table(PINS) {
+                // Nothing was ever pinned.
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut pins = Vec::new();
+            for entry in table.iter()? {
+                let (name, ends_ms) = entry?;
+                let ((store, key), ends_ms) = (name.value(), ends_ms.value());
+                let ends_ms = (ends_ms != NO_END).then_some(ends_ms);
+                pins.push(Pin { store: store.into(), key: key.into(), ends_ms });
+            }
+            Ok(pins)
+        };
+        read().map_err(Box::new)
+    }
+
+    /// Puts `pins` in the place of those that were, durably.
+    pub(crate) fn set_pins(&self, pins: &[Pin]) -> Result<(), Box<redb::Error>> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_quick_repair(true);
+            {
+                let mut table = transaction.open_table(PINS)?;
+                table.retain(|_, _| false)?;
+                for pin in pins {
+                    table.insert((&*pin.store, &*pin.key), pin.ends_ms.unwrap_or(NO_END))?;
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(Box::new)
     }
 
     /// Checksums of block `index` of object `id`; `None` if there are none or they cannot be read.

@@ -240,6 +240,7 @@ impl Work {
         }
         if self.uses_committed.elapsed() >= USES_TIME {
             self.commit_uses();
+            self.inner.end_pins(unix_ms());
         }
     }
 

@@ -77,12 +77,20 @@ struct Inner {
     order: LazyLru<ObjectId>,
     /// The same objects as in `order`.
     by_id: BTreeSet<ObjectId>,
+    /// Bytes of pinned objects, which are in no order.
+    pinned_bytes: u64,
+    pinned_objects: u64,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { objects: HashMap::default(), order: LazyLru::new(), by_id: BTreeSet::new() };
+        let inner = Inner {
+            objects: HashMap::default(),
+            order: LazyLru::new(),
+            by_id: BTreeSet::new(),
+            pinned_bytes: 0,
+            pinned_objects: 0,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -196,8 +204,38 @@ impl Index {
         let id = object.id();
         if inner.objects.get(&id).is_some_and(|here| Arc::ptr_eq(here, object)) {
             inner.objects.remove(&id);
-            inner.take_from_order(object);
+            if is_pinned(object) {
+                inner.pinned(object, false);
+            } else {
+                inner.take_from_order(object);
+            }
         }
+    }
+
+    /// Pins the object `id` or lets it go again; whether it is pinned now. Not more is pinned than
+    /// `bytes_max`.
+    pub(crate) fn set_pinned(&self, id: ObjectId, pin: bool, bytes_max: u64) -> bool {
+        let mut inner = self.lock();
+        let Some(object) = inner.objects.get(&id).cloned() else { return false };
+        if is_pinned(&object) == pin {
+            return pin;
+        }
+        if pin {
+            if inner.pinned_bytes + object.size_bytes() > bytes_max {
+                return false;
+            }
+            inner.take_from_order(&object);
+        } else {
+            inner.put_in_order(&object);
+        }
+        inner.pinned(&object, pin);
+        pin
+    }
+
+    /// How many objects are pinned, and the bytes they have when they are complete.
+    pub(crate) fn pinned(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.pinned_objects, inner.pinned_bytes)
     }
 
     /// Every object that is there, in no order, and their bytes on disk. Names only, 16 bytes each:
@@ -222,6 +260,17 @@ impl Inner {
     fn add(&mut self, object: &Arc<DiskObject>) {
         self.put_in_order(object);
         self.objects.insert(object.id(), Arc::clone(object));
+    }
+
+    /// Notes that `object` is pinned, or is not any more.
+    fn pinned(&mut self, object: &DiskObject, is_pinned: bool) {
+        object.is_pinned.store(is_pinned, Ordering::Relaxed);
+        let (objects, bytes) = (&mut self.pinned_objects, &mut self.pinned_bytes);
+        if is_pinned {
+            (*objects, *bytes) = (*objects + 1, *bytes + object.size_bytes());
+        } else {
+            (*objects, *bytes) = (*objects - 1, *bytes - object.size_bytes());
+        }
     }
 
     fn put_in_order(&mut self, object: &DiskObject) {
@@ -284,6 +333,10 @@ impl Inner {
 }
 
 type Objects = HashMap<ObjectId, Arc<DiskObject>, BuildHasherDefault<SpreadHasher>>;
+
+fn is_pinned(object: &DiskObject) -> bool {
+    object.is_pinned.load(Ordering::Relaxed)
+}
 
 /// How an object stands, of which `standing` knows only what is in use by handles.
 fn standing_of(
@@ -406,6 +459,22 @@ mod tests {
             // What did not go is where it was.
             let rest: Vec<_> = [7, 5, 3].into_iter().filter(|id| !expected.contains(id)).collect();
             check_in(LOWEST_IDS, &index, (1000, Newcomer::Nobody), &rest);
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_never_goes_and_no_more_is_pinned_than_may_be() {
+        for regime in [LEAST_RECENT, LOWEST_IDS] {
+            let (index, _ledger) = index(&[(1, 10), (2, 20), (3, 30)]);
+            assert!(index.set_pinned(id(1), true, 200) && index.set_pinned(id(3), true, 200));
+            assert!(!index.set_pinned(id(2), true, 200), "that would be too much");
+            assert_eq!(index.pinned(), (2, 200));
+            check_in(regime, &index, (1000, Newcomer::Nobody), &[2]);
+            assert!(!index.set_pinned(id(3), false, 200));
+            check_in(regime, &index, (1000, Newcomer::Nobody), &[3]);
+            let first = index.find(id(1)).unwrap();
+            index.forget(&first);
+            assert_eq!(index.pinned(), (0, 0));
         }
     }
 

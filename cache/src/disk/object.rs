@@ -37,6 +37,8 @@ pub(crate) struct DiskObject {
     pub(crate) is_checking: AtomicBool,
     /// Somebody has waited for it to be complete; nobody does again.
     pub(crate) was_waited_for: AtomicBool,
+    /// The user says that it is to stay. Changed by the index alone.
+    pub(crate) is_pinned: AtomicBool,
     /// How many have its file in use outside the cache.
     lent: AtomicU32,
     state: Mutex<State>,
@@ -141,6 +143,7 @@ impl DiskObject {
             created: AtomicBool::new(false),
             is_checking: AtomicBool::new(false),
             was_waited_for: AtomicBool::new(false),
+            is_pinned: AtomicBool::new(false),
             lent: AtomicU32::new(0),
             state: Mutex::new(state),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tenderfs_cache::{CachedObject, Evicted};
+use tenderfs_cache::{CachedObject, Evicted, Pin, Pinned};
 use tenderfs_s3client::{ErrorKind, OperationCounters};
 
 use super::model::{
@@ -92,6 +92,18 @@ impl Backend for Daemon {
 
     fn cached(&self, is_meant: &dyn Fn(&str, &str) -> bool) -> std::io::Result<Vec<CachedObject>> {
         self.cache.cached_objects(is_meant)
+    }
+
+    fn pin(&self, pin: Pin) -> std::io::Result<Option<Pinned>> {
+        self.cache.pin(pin)
+    }
+
+    fn unpin(&self, store: &str, key: &str) -> std::io::Result<Option<Pinned>> {
+        self.cache.unpin(store, key)
+    }
+
+    fn pins(&self) -> Vec<Pin> {
+        self.cache.pins()
     }
 
     fn warm_limits(&self) -> JobLimits {

@@ -442,6 +442,44 @@ pub struct EvictRequest {
     pub all: bool,
 }
 
+/// What is to stay on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// Name or mount point of the mount; needed if there are several and `path` is not absolute.
+    #[serde(default)]
+    pub mount: Option<String>,
+    /// A file or folder of the mount; absolute, or relative to the mount. Empty: all of the mount.
+    #[serde(default)]
+    pub path: String,
+    /// After how many seconds the pin ends by itself; left out: never.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// What is pinned, of all pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PinReport {
+    /// Objects on disk that stay.
+    pub objects: u64,
+    /// Their bytes when they are complete.
+    pub bytes: u64,
+    /// Objects on disk that should stay and do not: no more than nine tenths of the disk tier may be
+    /// pinned.
+    pub objects_beyond: u64,
+}
+
+/// A pin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pin {
+    /// Scheme, host and port of the store, and the bucket.
+    pub store: String,
+    /// Key of the file or folder; empty for the whole bucket.
+    pub key: String,
+    /// When it ends, as RFC 3339; null: never.
+    pub ends: Option<String>,
+}
+
 /// What was let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EvictReport {

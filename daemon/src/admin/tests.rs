@@ -20,6 +20,7 @@ struct Example {
     store: Arc<FakeStore>,
     scrub: Arc<Scrub>,
     plans: Arc<Plans>,
+    pins: Mutex<Vec<Pin>>,
 }
 
 impl Backend for Example {
@@ -53,6 +54,23 @@ impl Backend for Example {
         let object =
             CachedObject { key: "c".into(), size_bytes: 5, disk_bytes: 5, last_use_ms: 1000 };
         Ok(is_meant("store/data", "c").then_some(object).into_iter().collect())
+    }
+
+    fn pin(&self, pin: Pin) -> std::io::Result<Option<Pinned>> {
+        let objects = u64::from(pin.holds("store/data", "c"));
+        self.pins.lock().unwrap().push(pin);
+        Ok(Some(Pinned { objects, bytes: 5 * objects, objects_beyond: 0 }))
+    }
+
+    fn unpin(&self, store: &str, key: &str) -> std::io::Result<Option<Pinned>> {
+        let mut pins = self.pins.lock().unwrap();
+        let before = pins.len();
+        pins.retain(|pin| &*pin.store != store || &*pin.key != key);
+        Ok((pins.len() < before).then(Pinned::default))
+    }
+
+    fn pins(&self) -> Vec<Pin> {
+        self.pins.lock().unwrap().clone()
     }
 
     fn warm_limits(&self) -> JobLimits {
@@ -183,6 +201,7 @@ fn serving<F: Future<Output = ()>>(test: impl FnOnce(Arc<Served>) -> F) {
         let plans = Plans::new("/mnt/data".into(), String::new(), 1, Duration::from_mins(1));
         let plans = Arc::new(plans);
         let backend = Arc::new(Example {
+            pins: Mutex::default(),
             state: Mutex::new(State::Ready),
             store,
             scrub: Arc::default(),
@@ -282,7 +301,7 @@ fn every_described_route_is_served_and_answers_as_described() {
                 fits(&json, &content["schema"], &document, path);
             }
         }
-        assert_eq!(operations, 21);
+        assert_eq!(operations, 24);
     });
 }
 
@@ -306,6 +325,9 @@ fn what_is_not_described_is_refused_in_one_voice() {
             ("GET", "/v1/cache/objects?mount=x", None, 404),
             ("GET", "/v1/cache/objects?top=-1", None, 400),
             ("POST", "/v1/cache/evict", Some(json!({"path": "../etc"})), 400),
+            ("POST", "/v1/cache/pins", Some(json!({"path": "../etc"})), 400),
+            ("POST", "/v1/cache/pins", Some(json!({"path": "c", "ttl": 5})), 422),
+            ("DELETE", "/v1/cache/pins?path=none", None, 404),
             ("POST", "/v1/cache/evict", Some(json!({"all": true, "path": "c"})), 400),
             ("GET", "/v1/jobs?mount=x", None, 404),
             ("GET", "/v1/jobs?mont=data", None, 400),

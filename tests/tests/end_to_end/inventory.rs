@@ -7,7 +7,7 @@ use serde_json::Value;
 use tenderfs_lab::Operation;
 use tenderfs_tests::{Program, Stage, eventually, run};
 
-use super::{LIMIT, MIB, check_all, count_since};
+use super::{LIMIT, MIB, check_all, count_since, gets_since};
 
 /// Runs `tenderfs cache`; returns its exit code and answer.
 fn cache(stage: &Stage, arguments: &[&str]) -> (i32, Value, String) {
@@ -74,4 +74,64 @@ fn a_reader_goes_on_while_its_file_is_evicted() {
     }
     drop(open);
     check_all(&stage, &files);
+}
+
+/// Proves that what is pinned outlives what is read after it, a restart too, and goes once it is let go.
+#[test]
+fn what_is_pinned_stays_on_disk_whatever_else_is_read() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.set("cache.size", "40M").set("cache.policy", "lru").set("fuse.passthrough", false);
+    let kept = stage.fill([("model/a", 4 * MIB), ("model/b", 6 * MIB)]);
+    let others = stage.fill((0..20).map(|n| (format!("data/{n:02}"), 4 * MIB)));
+    stage.start();
+    let pin = |stage: &Stage, arguments: &[&str], path: &str| {
+        let mut command = stage.command(Program::Tenderfs);
+        command.arg("cache").args(arguments).arg(stage.path(path));
+        command.arg("--socket").arg(stage.admin_socket());
+        let outcome = run(&mut command, LIMIT);
+        assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+        outcome.stdout
+    };
+    // One before it is cached, one after.
+    pin(&stage, &["pin", "--ttl", "7d"], "model/a");
+    check_all(&stage, &kept);
+    wait_until_on_disk(&stage, 2);
+    let said = pin(&stage, &["pin"], "model");
+    assert!(said.contains("2 objects on disk are pinned, 10 MiB"), "{said}");
+    check_all(&stage, &others);
+    let gets_of_kept = |stage: &mut Stage| {
+        stage.stop();
+        stage.start();
+        let mark = stage.lab().ledger().mark();
+        check_all(stage, &kept);
+        gets_since(stage.lab().ledger(), mark).len()
+    };
+    assert_eq!(gets_of_kept(&mut stage), 0, "what is pinned was fetched again");
+    check_all(&stage, &others);
+    assert_eq!(gets_of_kept(&mut stage), 0, "what is pinned was fetched again after a restart");
+    let listed = run(
+        stage
+            .command(Program::Tenderfs)
+            .args(["cache", "pins"])
+            .arg(stage.mountpoint())
+            .arg("--socket")
+            .arg(stage.admin_socket()),
+        LIMIT,
+    );
+    let lines: Vec<&str> = listed.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{}{}", listed.stdout, listed.stderr);
+    assert!(lines[1].contains("/model/a  until "), "{}", listed.stdout);
+
+    pin(&stage, &["unpin"], "model/a");
+    pin(&stage, &["unpin"], "model");
+    check_all(&stage, &others);
+    assert_eq!(gets_of_kept(&mut stage), 2 + 1, "what was let go is an object like any other");
+}
+
+fn wait_until_on_disk(stage: &Stage, objects: u64) {
+    let admin = stage.admin();
+    eventually(LIMIT, "the objects on disk", || {
+        let listed = admin.get("/v1/cache/objects").json();
+        (listed["total_objects"].as_u64()? >= objects).then_some(())
+    });
 }

@@ -1,7 +1,7 @@
 //! The routes of what is cached by name.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
@@ -12,7 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::backend::rfc3339;
-use super::super::model::{CachedObject, CachedObjects, EvictReport, EvictRequest, Refusal};
+use super::super::model::{
+    CachedObject, CachedObjects, EvictReport, EvictRequest, Pin, PinReport, PinRequest, Refusal,
+};
 use super::super::{Backend, Shared};
 use super::{ApiError, ApiJson, ApiQuery};
 use crate::warm;
@@ -23,7 +25,10 @@ const LISTED_MAX: usize = 100_000;
 
 /// The routes with their description.
 pub(super) fn described() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(cached_objects)).routes(routes!(evict))
+    OpenApiRouter::new()
+        .routes(routes!(cached_objects))
+        .routes(routes!(evict))
+        .routes(routes!(pin, pins, unpin))
 }
 
 /// Which objects are listed.
@@ -110,6 +115,87 @@ async fn evict(
         "evicted because it was asked for"
     );
     Ok(Json(EvictReport { objects: evicted.objects, bytes: evicted.bytes }))
+}
+
+/// Has a file or folder stay on disk, whatever else the cache is asked to hold, from its next use on; what
+/// is on disk of it stays at once.
+#[utoipa::path(
+    post, path = "/v1/cache/pins", request_body = PinRequest,
+    responses(
+        (status = 200, body = PinReport),
+        (status = 400, body = Refusal),
+        (status = 404, body = Refusal),
+        (status = 409, body = Refusal),
+        (status = 500, body = Refusal),
+    )
+)]
+async fn pin(
+    State(shared): State<Shared>,
+    ApiJson(request): ApiJson<PinRequest>,
+) -> Result<Json<PinReport>, ApiError> {
+    let meant = Meant::new(&shared, request.mount.as_deref(), &request.path)?;
+    let ends_ms = request.ttl_seconds.map(|ttl| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ends = now.saturating_add(Duration::from_secs(ttl));
+        u64::try_from(ends.as_millis()).unwrap_or(u64::MAX - 1)
+    });
+    let pin =
+        tenderfs_cache::Pin { store: (*meant.identity).into(), key: meant.key.into(), ends_ms };
+    let pinned = blocking(shared, move |backend| backend.pin(pin)).await?;
+    let Some(pinned) = pinned else {
+        let hint = "set cache.dir";
+        return Err(ApiError::new(StatusCode::CONFLICT, "there is no disk tier", hint));
+    };
+    let tenderfs_cache::Pinned { objects, bytes, objects_beyond } = pinned;
+    tracing::info!(path = request.path, objects, bytes, objects_beyond, "pinned");
+    Ok(Json(PinReport { objects, bytes, objects_beyond }))
+}
+
+/// What is to stay on disk.
+#[utoipa::path(get, path = "/v1/cache/pins", responses((status = 200, body = Vec<Pin>)))]
+async fn pins(State(shared): State<Shared>) -> Json<Vec<Pin>> {
+    let describe = |pin: tenderfs_cache::Pin| Pin {
+        store: pin.store.into(),
+        key: pin.key.into(),
+        ends: pin.ends_ms.map(|ms| rfc3339(UNIX_EPOCH + Duration::from_millis(ms))),
+    };
+    Json(shared.backend.pins().into_iter().map(describe).collect())
+}
+
+/// Which pin is let go of.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WhichPin {
+    /// Name or mount point of the mount; needed if there are several and `path` is not absolute.
+    mount: Option<String>,
+    /// The file or folder that was pinned, by just this name.
+    #[serde(default)]
+    path: String,
+}
+
+/// Lets go of a pin: what it held stays as long as the policy keeps it.
+#[utoipa::path(
+    delete, path = "/v1/cache/pins", params(WhichPin),
+    responses(
+        (status = 200, body = PinReport),
+        (status = 400, body = Refusal),
+        (status = 404, body = Refusal),
+        (status = 500, body = Refusal),
+    )
+)]
+async fn unpin(
+    State(shared): State<Shared>,
+    ApiQuery(which): ApiQuery<WhichPin>,
+) -> Result<Json<PinReport>, ApiError> {
+    let meant = Meant::new(&shared, which.mount.as_deref(), &which.path)?;
+    let (store, key) = (Arc::clone(&meant.identity), meant.key);
+    let pinned = blocking(shared, move |backend| backend.unpin(&store, &key)).await?;
+    let Some(tenderfs_cache::Pinned { objects, bytes, objects_beyond }) = pinned else {
+        let hint = "GET /v1/cache/pins lists what is";
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "that is not pinned", hint));
+    };
+    Ok(Json(PinReport { objects, bytes, objects_beyond }))
 }
 
 /// The objects that a path of a mount means.

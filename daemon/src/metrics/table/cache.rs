@@ -163,6 +163,18 @@ pub(super) const ROWS: &[Row] = &[
         |from, to| to.value(&[], u64::from(from.usage.disk_writable)),
     ),
     gauge(
+        "tenderfs_cache_pinned_objects",
+        &[],
+        "Objects on disk that stay because they were pinned (`tenderfs cache pin`).",
+        |from, to| to.value(&[], from.usage.disk_pinned_objects),
+    ),
+    gauge(
+        "tenderfs_cache_pinned_bytes",
+        &[],
+        "Bytes of the pinned objects when they are complete; at most nine tenths of `cache.size`.",
+        |from, to| to.value(&[], from.usage.disk_pinned_bytes),
+    ),
+    gauge(
         "tenderfs_cache_disk_pins",
         &[],
         "1 while the disk tier keeps a set that stays put, 0 while it keeps what was used last; see `cache.policy`.",
