@@ -14,6 +14,7 @@ pub(crate) mod dir;
 pub(crate) mod flaw;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod inspection;
 pub(crate) mod object;
 pub(crate) mod orphans;
 pub(crate) mod record;

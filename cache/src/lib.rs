@@ -41,6 +41,7 @@ pub use cache::Cache;
 pub use core::{CoreCache, PrefetchOutcome, READ_BYTES_MAX, Warmed};
 pub use counters::{Counters, Usage};
 pub use disk::Pinned;
+pub use disk::inspection::{Held, Inspection, inspect};
 pub use disk::verification::{Verification, VerifyCounts};
 pub use error::{CacheError, ReadError};
 pub use fill::{FillSink, Pushed};

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use tenderfs_cache::{CachedObject, Evicted, Pin, Pinned};
 
+pub(crate) use backend::rfc3339;
+
 use crate::run::Daemon;
 use crate::scrub::Scrub;
 use crate::warm::{JobLimits, Jobs, Place, WarmCounters};

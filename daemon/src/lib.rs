@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod background;
+pub mod cache_files;
 pub mod config;
 pub mod cores;
 mod engine;
@@ -24,5 +25,7 @@ mod scrub;
 mod signals;
 pub mod warm;
 mod wiring;
+
+pub use tenderfs_cache::CacheError;
 
 pub use run::{Daemon, DaemonError, DaemonState, Running, one_line, run, start};

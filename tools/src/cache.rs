@@ -11,6 +11,7 @@ use tenderfs_daemon::admin::model::{
     CachedObject, CachedObjects, EvictReport, EvictRequest, Pin, PinReport, PinRequest,
     VerifyReport, VerifyState,
 };
+use tenderfs_daemon::cache_files::{self, CacheFiles, StoreFiles};
 use tenderfs_daemon::config::format_bytes;
 
 use crate::admin_client::{self, AdminClient, json_text};
@@ -75,6 +76,14 @@ pub async fn main(command: &CacheCommand) -> Result<(), ToolError> {
             }
             Ok(())
         }
+        CacheCommand::Inspect { dir, json } => {
+            let found = cache_files::inspect(dir).map_err(ToolError::CacheDir)?;
+            match json {
+                true => println!("{}", json_text(&found)),
+                false => print!("{}", files_text(&found)),
+            }
+            Ok(())
+        }
         CacheCommand::Clear { daemon, json, .. } => {
             let request = EvictRequest { all: true, ..Default::default() };
             evict(&client(daemon).await?, &request, *json).await
@@ -99,6 +108,37 @@ async fn evict(client: &AdminClient, request: &EvictRequest, json: bool) -> Resu
         println!("{objects} objects of {} are not on disk any more", format_bytes(bytes));
     }
     Ok(())
+}
+
+/// A line for each store, and what is odd.
+fn files_text(found: &CacheFiles) -> String {
+    if found.format == 0 {
+        return "a cache of an older format: a daemon begins it anew\n".to_owned();
+    }
+    let line = |of: &StoreFiles| {
+        let StoreFiles { store, objects, complete, bytes, last_use } = of;
+        let bytes = format_bytes(*bytes);
+        format!(
+            "{store}: {objects} objects, {complete} of them complete, {bytes}, last used {last_use}\n"
+        )
+    };
+    let mut lines: Vec<String> = found.stores.iter().map(line).collect();
+    lines.push(format!(
+        "format {}, catalogue {}, {} pins\n",
+        found.format,
+        format_bytes(found.catalogue_bytes),
+        found.pins
+    ));
+    if found.orphans > 0 {
+        let (files, bytes) = (found.orphans, format_bytes(found.orphan_bytes));
+        lines
+            .push(format!("{files} files of {bytes} are in no catalogue: a daemon removes them\n"));
+    }
+    if found.without_file > 0 {
+        let objects = found.without_file;
+        lines.push(format!("{objects} objects have no file: a daemon fetches them again\n"));
+    }
+    lines.concat()
 }
 
 fn report(report: &PinReport, json: bool) {

@@ -334,6 +334,14 @@ pub enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Look into a cache directory that no daemon is using
+    Inspect {
+        /// The cache directory
+        dir: PathBuf,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Let go of everything that is cached, of all mounts
     Clear {
         /// Which daemon.

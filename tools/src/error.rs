@@ -39,6 +39,9 @@ pub enum ToolError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A cache directory cannot be looked into.
+    #[error(transparent)]
+    CacheDir(tenderfs_daemon::CacheError),
     /// A relative path has no meaning because the working directory is gone.
     #[error("cannot make {path} absolute: {source}")]
     Path {
@@ -164,6 +167,7 @@ impl ToolError {
             ToolError::Runtime(_)
             | ToolError::Plan { .. }
             | ToolError::Path { .. }
+            | ToolError::CacheDir(_)
             | ToolError::CannotMount { .. }
             | ToolError::Daemon(_)
             | ToolError::Background(_)

@@ -108,6 +108,23 @@ impl Catalogue {
         })
     }
 
+    /// As [`Catalogue::open`], for who only looks: nothing is moved aside.
+    pub(crate) fn look_at(
+        dir: &CacheDir,
+        cache_bytes: usize,
+    ) -> Result<(Self, Vec<Loaded>), CacheError> {
+        let path = dir.catalogue_path();
+        open_and_load(&path, cache_bytes).map_err(|unreadable| match unreadable {
+            Unreadable::System(source) => CacheError::Catalogue { path, source },
+            Unreadable::Newer(format) => {
+                CacheError::NewerFormat { dir: dir.path().to_owned(), format, known: FORMAT }
+            }
+            Unreadable::Damaged(why) => {
+                CacheError::Catalogue { path, source: Box::new(redb::Error::Corrupted(why)) }
+            }
+        })
+    }
+
     /// Applies `changes` and makes them durable.
     pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), Box<redb::Error>> {
         self.try_commit(changes).map_err(Box::new)

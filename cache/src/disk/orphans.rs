@@ -2,12 +2,23 @@
 //! and files that take more than their record says are accounted for in full.
 
 use std::fs::{self, DirEntry};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::Inner;
+use crate::disk::dir::CacheDir;
+use crate::disk::inspection::taken_bytes;
 use crate::disk::object::DiskObject;
 use crate::version::ObjectId;
+
+/// Every object file of `dir`, and the bytes it takes.
+pub(super) fn files(dir: &CacheDir) -> impl Iterator<Item = (ObjectId, u64)> {
+    let folders = fs::read_dir(dir.objects_path()).into_iter().flatten().flatten();
+    let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten());
+    files.flatten().filter_map(|file| {
+        let id = object_id(file.file_name().to_str()?)?;
+        Some((id, taken_bytes(&file.metadata().ok()?)))
+    })
+}
 
 /// Looks at every object file once. Ends early when `running` turns false.
 pub(super) fn collect(inner: &Inner, running: &AtomicBool) {
@@ -51,7 +62,7 @@ fn account_for(object: &DiskObject, file: &DirEntry) {
         && before == object.blocks_at_rest()
         && let Some(space) = object.space()
     {
-        space.found(metadata.blocks() * 512);
+        space.found(taken_bytes(&metadata));
     }
 }
 

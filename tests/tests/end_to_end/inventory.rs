@@ -135,3 +135,37 @@ fn wait_until_on_disk(stage: &Stage, objects: u64) {
         (listed["total_objects"].as_u64()? >= objects).then_some(())
     });
 }
+
+#[test]
+fn a_cache_directory_is_looked_into_without_a_daemon_and_not_while_one_uses_it() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.fill([("whole", 5 * MIB), ("part", 40 * MIB)]);
+    stage.set("read_ahead.enabled", false);
+    stage.start();
+    std::fs::read(stage.path("whole")).unwrap();
+    let mut byte = [0];
+    File::open(stage.path("part")).unwrap().read_exact_at(&mut byte, 30 * MIB).unwrap();
+    wait_until_on_disk(&stage, 2);
+    let inspect = |stage: &Stage, directory: &std::path::Path| {
+        let mut command = stage.command(Program::Tenderfs);
+        command.args(["cache", "inspect"]).arg(directory).arg("--json");
+        run(&mut command, LIMIT)
+    };
+    let busy = inspect(&stage, &stage.cache_dir());
+    assert_ne!(busy.code(), 0);
+    let pid = stage.daemon().pid().to_string();
+    assert!(busy.stderr.contains(&pid), "{}", busy.stderr);
+    assert!(stage.stop().success());
+    let orphan = stage.cache_dir().join("objects/ab");
+    std::fs::create_dir_all(&orphan).unwrap();
+    std::fs::write(orphan.join(format!("{}.data", "ab".repeat(16))), [7; 5000]).unwrap();
+    let looked = inspect(&stage, &stage.cache_dir());
+    assert_eq!(looked.code(), 0, "{}", looked.stderr);
+    let found: Value = serde_json::from_str(&looked.stdout).unwrap();
+    let store = &found["stores"][0];
+    assert_eq!((&store["objects"], &store["complete"]), (&2.into(), &1.into()), "{found}");
+    assert!(store["bytes"].as_u64().unwrap() >= 9 * MIB, "{found}");
+    assert_eq!((&found["orphans"], &found["without_file"]), (&1.into(), &0.into()), "{found}");
+    let other = inspect(&stage, stage.folder());
+    assert!(other.stderr.contains("no cache directory"), "{}", other.stderr);
+}

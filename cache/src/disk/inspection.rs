@@ -1,0 +1,99 @@
+//! What a cache directory holds, told without a daemon.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::block::block_count;
+use crate::disk::catalogue::Catalogue;
+use crate::disk::dir::{CacheDir, FORMAT, Found};
+use crate::disk::{object, orphans};
+use crate::error::CacheError;
+use crate::keeping::Pin;
+use crate::version::ObjectId;
+
+/// Memory for the catalogue's pages while it is read.
+const PAGES_BYTES: usize = 32 << 20;
+
+/// What a cache directory holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Number of its disk format.
+    pub format: u64,
+    /// What it holds of each store, by the store's name.
+    pub stores: BTreeMap<String, Held>,
+    /// Bytes of the catalogue.
+    pub catalogue_bytes: u64,
+    /// Files that the catalogue does not name: a daemon removes them.
+    pub orphans: u64,
+    /// Bytes on disk of those.
+    pub orphan_bytes: u64,
+    /// Objects that the catalogue names and of which there is no file: they are fetched again.
+    pub without_file: u64,
+    /// What is pinned.
+    pub pins: Vec<Pin>,
+}
+
+/// What is held of one store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Object versions.
+    pub objects: u64,
+    /// Those of which every block is there.
+    pub complete: u64,
+    /// Bytes of their blocks on disk.
+    pub bytes: u64,
+    /// When one was used last, in milliseconds since 1970.
+    pub last_use_ms: u64,
+}
+
+/// Looks into the cache directory at `path`, which no daemon may be using. Nothing in it is changed, but
+/// for what a crash has left undone in the catalogue.
+pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
+    if !path.join("version").is_file() {
+        return Err(CacheError::UnknownFormat { dir: path.to_owned() });
+    }
+    let (dir, found) = CacheDir::open(path)?;
+    if found == Found::Older {
+        return Ok(Inspection::default());
+    }
+    let (catalogue, loaded) = Catalogue::look_at(&dir, PAGES_BYTES)?;
+    let unreadable = |source| CacheError::Catalogue { path: dir.catalogue_path(), source };
+    let mut store_of: HashMap<ObjectId, String> = HashMap::with_capacity(loaded.len());
+    let named = catalogue.each_name(|id, store, _| {
+        store_of.insert(id, store.to_owned());
+    });
+    named.map_err(unreadable)?;
+    let mut inspection = Inspection {
+        format: FORMAT,
+        catalogue_bytes: fs::metadata(dir.catalogue_path()).map_or(0, |facts| facts.len()),
+        pins: catalogue.pins().map_err(unreadable)?,
+        ..Inspection::default()
+    };
+    let mut known: HashMap<ObjectId, bool> = HashMap::with_capacity(loaded.len());
+    for (id, record) in loaded {
+        known.insert(id, false);
+        let store = store_of.remove(&id).unwrap_or_else(|| "unknown".to_owned());
+        let held = inspection.stores.entry(store).or_default();
+        held.objects += 1;
+        held.complete += u64::from(record.blocks.count() == block_count(record.size_bytes));
+        held.bytes += object::stored_bytes(record.size_bytes, &record.blocks);
+        held.last_use_ms = held.last_use_ms.max(record.last_use_ms);
+    }
+    for (id, bytes) in orphans::files(&dir) {
+        if let Some(has_file) = known.get_mut(&id) {
+            *has_file = true;
+        } else {
+            inspection.orphans += 1;
+            inspection.orphan_bytes += bytes;
+        }
+    }
+    inspection.without_file = known.values().filter(|has_file| !**has_file).count() as u64;
+    Ok(inspection)
+}
+
+/// Bytes that a file takes on disk.
+pub(super) fn taken_bytes(facts: &fs::Metadata) -> u64 {
+    facts.blocks() * 512
+}
