@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::block::run_range;
+use crate::block::{BlockRun, run_range};
 use crate::core::Core;
 use crate::fill::{FillSink, Part};
 use crate::memory::NewBlock;
@@ -117,12 +117,13 @@ impl Core {
     }
 
     fn send_gathered<S: Source>(self: &Rc<Self>, source: &S, object: &Arc<Object>) {
-        let runs = self.gathering().lock().entry(object.id()).or_default().take();
-        for run in runs {
+        // What was kept back may have left with others meanwhile.
+        let runs = self.gathering().lock().get_mut(&object.id()).map(Gathered::take);
+        for run in runs.unwrap_or_default() {
             let first = run.first().map_or(0, |new| new.block.id().index);
             let parts: Vec<Part> = run.into_iter().map(|new| Part::new(new, None)).collect();
             let count = u32::try_from(parts.len()).unwrap_or(GATHERED_BLOCKS_MAX);
-            let Some(blocks) = crate::block::BlockRun::new(first..first + count) else { continue };
+            let Some(blocks) = BlockRun::new(first..first + count) else { continue };
             let range = run_range(object.size_bytes(), blocks);
             let (core, source, object) = (Rc::clone(self), source.clone(), Arc::clone(object));
             let sink = FillSink::new(Rc::clone(self), Arc::clone(&object), parts);
