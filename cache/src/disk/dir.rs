@@ -50,6 +50,9 @@ impl CacheDir {
             failed("create the cache directory", &path)(source)
         })?;
         check_owner(&path)?;
+        if let Some(advice) = advice(&path) {
+            tracing::warn!(path = %path.display(), advice, "a cache directory in an odd place");
+        }
         let lock = lock(&path)?;
         let dir = Self { path, _lock: lock };
         let found = dir.check_version()?;
@@ -179,6 +182,20 @@ fn check_owner(path: &Path) -> Result<(), CacheError> {
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         .map_err(failed("close to other users", path))
+}
+
+/// What speaks against the file system that `path` is on; `None` if nothing is known to.
+fn advice(path: &Path) -> Option<&'static str> {
+    let kind = nix::sys::statfs::statfs(path).ok()?.filesystem_type();
+    if kind == nix::sys::statfs::TMPFS_MAGIC {
+        Some("tmpfs is memory, and beside memory.limit: name a folder on a local disk as cache.dir")
+    } else if kind == nix::sys::statfs::NFS_SUPER_MAGIC {
+        Some(
+            "NFS is slower than most stores and shared with others: name a folder on a local disk as cache.dir",
+        )
+    } else {
+        None
+    }
 }
 
 fn lock(dir: &Path) -> Result<File, CacheError> {

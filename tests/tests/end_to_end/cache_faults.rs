@@ -52,3 +52,18 @@ fn a_cache_folder_deleted_under_the_daemon_costs_only_speed() {
     fs::remove_dir_all(stage.cache_dir()).unwrap();
     check_all(&stage, &files);
 }
+
+#[test]
+fn a_cache_directory_in_memory_is_used_and_warned_of() {
+    let Some(mut stage) = Stage::new() else { return };
+    let shared_memory = std::path::Path::new("/dev/shm");
+    let Ok(folder) = tempfile::Builder::new().prefix("tenderfs-").tempdir_in(shared_memory) else {
+        return tenderfs_tests::skip("there is no /dev/shm to write to");
+    };
+    stage.set("cache.dir", folder.path().join("cache").to_str().unwrap());
+    let files = stage.fill([("a", 5 * MIB)]);
+    stage.start();
+    check_all(&stage, &files);
+    assert!(stage.log_line("tmpfs is memory"));
+    assert!(stage.stop().success());
+}
