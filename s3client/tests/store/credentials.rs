@@ -445,7 +445,7 @@ fn keys_that_are_replaced_in_their_file_are_used_without_a_failed_read() {
             let begun = std::time::Instant::now();
             let error = read(&client, &object, (0, 1000)).await.unwrap_err();
             assert!(matches!(error, Error::AccessDenied { .. }), "{error}");
-            assert!(begun.elapsed() < ms(2000), "turn {turn} took {:?}", begun.elapsed());
+            assert!(begun.elapsed() < ms(5000), "turn {turn} took {:?}", begun.elapsed());
         }
         lab.add_credentials("AKID2", "second");
         assert!(read(&client, &object, (0, 1000)).await.is_ok());

@@ -225,7 +225,7 @@ fn a_token_that_has_expired_fails_the_mount_at_once() {
     stage.lab().faults().add(FaultRule::new(expired));
     let begun = Instant::now();
     check_refused(&stage, &mut stage.daemon_command(), &["expired"]);
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]

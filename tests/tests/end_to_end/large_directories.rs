@@ -84,7 +84,7 @@ fn a_listing_that_nobody_reads_any_more_ends() {
     let Some(mut stage) = Stage::new() else { return };
     filled(&stage, PAGES * PAGE_KEYS);
     stage.start();
-    let slow = Fault::Slow { first_byte: Latency::Fixed(Duration::from_millis(20)) };
+    let slow = Fault::Slow { first_byte: Latency::Fixed(Duration::from_millis(50)) };
     stage.lab().faults().add(FaultRule::new(slow).operation(Operation::List).prefix("big/"));
     let mark = stage.lab().ledger().mark();
     assert!(fs::read_dir(stage.path("big")).unwrap().next().is_some());

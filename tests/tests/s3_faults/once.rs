@@ -81,7 +81,7 @@ fn a_fault_that_passes_costs_a_request_and_no_byte() {
                 let read = read.unwrap_or_else(|error| panic!("{}: {error}", row.name));
                 assert_eq!(read, file.md5(), "{}", row.name);
                 let took = begun.elapsed();
-                assert!(took < Duration::from_secs(5), "{}: {took:?}", row.name);
+                assert!(took < Duration::from_secs(15), "{}: {took:?}", row.name);
                 let gets = gets_of(stage, &file.key).len();
                 assert!(gets <= row.gets_max, "{}: {gets} GETs", row.name);
             });
@@ -106,7 +106,7 @@ fn a_store_that_refuses_at_first_is_asked_again() {
         let begun = Instant::now();
         assert_eq!(md5_of_file(&stage.path("file")).unwrap(), files[0].md5(), "{name}");
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(8), "{name}: {took:?}");
+        assert!(took < Duration::from_secs(15), "{name}: {took:?}");
         let waited = if name.ends_with("wait") { 2 } else { 0 };
         assert!(took >= Duration::from_secs(waited), "{name}: the store was not given its time");
         assert_eq!(gets_of(&stage, "file").len(), 3, "{name}");
