@@ -389,4 +389,63 @@ mod tests {
         let Err(CacheError::NewerFormat { format, .. }) = newer else { panic!("not refused") };
         assert_eq!(format, FORMAT + 1);
     }
+
+    /// `cargo test --release -p tenderfs-cache --lib -- --ignored --nocapture a_million`
+    #[test]
+    #[ignore = "a measurement: some minutes and 1 GiB of disk"]
+    fn a_million_objects_are_known_soon_after_the_start() {
+        const OBJECTS: u64 = 1_000_000;
+        let parent = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (dir, found) = CacheDir::open(parent.path()).unwrap();
+        let (catalogue, _) = Catalogue::open(&dir, found, 64 << 20).unwrap();
+        let block = |number: u64| {
+            let version = ObjectVersion {
+                store: "https://s3.amazonaws.com/training".into(),
+                key: format!("imagenet/train/n{:04}/image_{number:08}.jpg", number / 1000).into(),
+                etag: format!("\"{number:032x}\"").into(),
+                size_bytes: 110_000,
+            };
+            let sums = [7, 8].into();
+            Change::Block { id: version.id(), version, last_use_ms: number, index: 0, sums }
+        };
+        for batch in 0..OBJECTS / 10_000 {
+            let changes: Vec<_> = (batch * 10_000..(batch + 1) * 10_000).map(block).collect();
+            catalogue.commit(&changes).unwrap();
+        }
+        let bytes = fs::metadata(dir.catalogue_path()).unwrap().len();
+        // As a kill leaves it: nothing of redb's own closing is done.
+        std::mem::forget(catalogue);
+        let copy = parent.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        for name in ["catalogue.redb", "version"] {
+            fs::copy(parent.path().join(name), copy.join(name)).unwrap();
+        }
+        let resident = || -> u64 {
+            let statm = fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+        };
+        let settings = crate::CacheSettings {
+            dir: Some(copy),
+            disk_size_bytes: 1 << 40,
+            free_space_ratio: 0.0,
+            policy: crate::Policy::Auto,
+            arena_bytes: crate::ARENA_BYTES_MIN,
+            prefetch_in_flight_bytes: 1 << 20,
+            verify: crate::Verify::FirstUse,
+            huge_pages: crate::HugePages::Plain,
+            catalogue_cache_bytes: 16 << 20,
+        };
+        let (before, begun) = (resident(), std::time::Instant::now());
+        let cache = crate::Cache::open(settings).unwrap();
+        let took = begun.elapsed();
+        let grown = resident().saturating_sub(before);
+        assert_eq!(cache.usage().disk_objects, OBJECTS);
+        eprintln!(
+            "{OBJECTS} objects after a kill: open in {took:?}; {} bytes of memory an object, catalogue \
+             of {} MiB, its pages of at most 16 MiB included",
+            grown / OBJECTS,
+            bytes >> 20
+        );
+    }
 }
