@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use tenderfs_telemetry::{BUCKETS, HistogramSnapshot, upper_bound};
 
 use crate::admin::WarmFacts;
+use crate::admin::model::VerifyReport;
 use crate::engine::PassthroughCounters;
 use crate::mount::MountCounters;
 use crate::namespace;
@@ -31,6 +32,8 @@ pub struct Sources<'a> {
     pub mounts: Vec<MountCounts<'a>>,
     /// Warm jobs.
     pub warm: WarmFacts<'a>,
+    /// The last pass of verification; `None`: there was none.
+    pub verified: Option<VerifyReport>,
 }
 
 /// The process itself.

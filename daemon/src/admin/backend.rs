@@ -57,6 +57,7 @@ impl Backend for Daemon {
             usage: self.cache.usage(),
             mounts: mounts.iter().map(|mount| counts(mount)).collect(),
             warm: *warm,
+            verified: self.scrub.report(),
         })
     }
 

@@ -48,6 +48,10 @@ impl Counts {
             usage: tenderfs_cache::Usage::default(),
             mounts: vec![self.mount("a"), self.mount("b \"x\\y\"")],
             warm: WarmFacts { counters: &self.warm, running: 1, remaining_bytes: 9 },
+            verified: Some(crate::admin::model::VerifyReport {
+                bytes_checked: 3,
+                ..crate::admin::model::VerifyReport::new(1, false)
+            }),
         })
     }
 }
@@ -103,6 +107,8 @@ fn what_was_counted_is_rendered() {
         ("tenderfs_reader_wait_seconds_count{mount=\"a\"}", "1"),
         ("tenderfs_warm_files_total{kind=\"warmed\"}", "4"),
         ("tenderfs_warm_remaining_bytes", "9"),
+        ("tenderfs_cache_verify_running", "1"),
+        ("tenderfs_cache_verify_checked_bytes", "3"),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample}");
     }

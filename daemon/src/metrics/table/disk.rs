@@ -1,7 +1,8 @@
 //! The disk tier at work.
 
 use super::super::Row;
-use super::{counter, histogram};
+use super::{counter, gauge, histogram};
+use crate::admin::model::{VerifyReport, VerifyState};
 
 pub(super) const ROWS: &[Row] = &[
     counter(
@@ -49,6 +50,27 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         "Blocks whose bytes on disk were wrong; they were fetched again.",
         |from, to| to.value(&[], from.cache.verify_mismatches.get()),
+    ),
+    gauge(
+        "tenderfs_cache_verify_running",
+        &[],
+        "1 while the disk tier is compared with its checksums, slowly in the background or because it was asked for.",
+        |from, to| {
+            let is_running = |report: &VerifyReport| report.state == VerifyState::Running;
+            to.value(&[], u64::from(from.verified.as_ref().is_some_and(is_running)));
+        },
+    ),
+    gauge(
+        "tenderfs_cache_verify_checked_bytes",
+        &[],
+        "Bytes that the last pass has read so far.",
+        |from, to| to.value(&[], from.verified.as_ref().map_or(0, |report| report.bytes_checked)),
+    ),
+    gauge(
+        "tenderfs_cache_verify_pass_bytes",
+        &[],
+        "Bytes on disk when the last pass began.",
+        |from, to| to.value(&[], from.verified.as_ref().map_or(0, |report| report.bytes_total)),
     ),
     counter(
         "tenderfs_cache_disk_writes_not_done_total",
