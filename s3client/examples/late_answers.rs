@@ -13,8 +13,8 @@ use futures_util::future::try_join_all;
 use tenderfs_byterange::ByteRange;
 use tenderfs_lab::{Content, Fault, FaultRule, Lab, Latency, Operation, Shape};
 use tenderfs_s3client::{
-    Addressing, AwsEndpoint, Bucket, BucketConfig, Client, CredentialSource, Credentials,
-    Deadlines, GetRequest, Importance, ListedObject, Proxies, RetryPolicy, Secret,
+    Bucket, BucketConfig, Client, CredentialSource, Credentials, GetRequest, Importance,
+    ListedObject, Secret,
 };
 
 const READ_BYTES: u64 = 4 << 20;
@@ -103,27 +103,11 @@ async fn client(lab: &Lab, hedging: bool, readers: u64) -> Result<Client, Failur
         secret_access_key: Secret::new(lab.secret_key()),
         session_token: None,
     });
-    let second = Duration::from_secs(1);
     let config = BucketConfig {
-        name: "data".to_owned(),
-        region: None,
         endpoint_url: Some(lab.endpoint().parse()?),
-        addressing: Addressing::Auto,
-        ca_bundle: None,
-        aws: AwsEndpoint::default(),
-        proxies: Proxies::none(),
-        requester_pays: false,
-        expected_owner: None,
-        customer_key: None,
-        deadlines: Deadlines {
-            connect: 5 * second,
-            first_byte: 10 * second,
-            stall: 10 * second,
-            whole: 60 * second,
-        },
-        retry: RetryPolicy { attempts_max: 3, backoff_first: second / 10, backoff_max: second },
         connections_max: usize::try_from(2 * readers)?,
         hedging,
+        ..BucketConfig::new("data")
     };
     Ok(Client::new(Bucket::new(config, credentials.await?)?))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -55,6 +56,37 @@ pub struct BucketConfig {
     pub connections_max: usize,
     /// Whether a request that is late is made a second time.
     pub hedging: bool,
+}
+
+impl BucketConfig {
+    /// The bucket `name` at AWS, asked as `configs/default.toml` has it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            region: None,
+            endpoint_url: None,
+            addressing: Addressing::Auto,
+            ca_bundle: None,
+            aws: AwsEndpoint::default(),
+            proxies: Proxies::none(),
+            requester_pays: false,
+            expected_owner: None,
+            customer_key: None,
+            deadlines: Deadlines {
+                connect: Duration::from_secs(3),
+                first_byte: Duration::from_secs(3),
+                stall: Duration::from_secs(5),
+                whole: Duration::from_mins(1),
+            },
+            retry: RetryPolicy {
+                attempts_max: 5,
+                backoff_first: Duration::from_millis(50),
+                backoff_max: Duration::from_secs(5),
+            },
+            connections_max: 32,
+            hedging: true,
+        }
+    }
 }
 
 /// One bucket as seen through one set of credentials; shared by all cores.

@@ -269,34 +269,11 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Addressing, AwsEndpoint, BucketConfig, CredentialSource, Credentials, Deadlines, Proxies,
-        RetryPolicy,
-    };
+    use crate::{BucketConfig, CredentialSource, Credentials};
 
     async fn pool() -> Pool {
-        let second = Duration::from_secs(1);
-        let config = BucketConfig {
-            name: "data".into(),
-            region: None,
-            endpoint_url: Some("http://store.invalid".parse().unwrap()),
-            addressing: Addressing::Auto,
-            ca_bundle: None,
-            aws: AwsEndpoint::default(),
-            proxies: Proxies::none(),
-            requester_pays: false,
-            expected_owner: None,
-            customer_key: None,
-            deadlines: Deadlines {
-                connect: second,
-                first_byte: second,
-                stall: second,
-                whole: second,
-            },
-            retry: RetryPolicy { attempts_max: 1, backoff_first: second, backoff_max: second },
-            connections_max: 8,
-            hedging: false,
-        };
+        let endpoint_url = Some("http://store.invalid".parse().unwrap());
+        let config = BucketConfig { endpoint_url, ..BucketConfig::new("data") };
         let credentials = Credentials::resolve(CredentialSource::Anonymous).await.unwrap();
         Pool::new(Bucket::new(config, credentials).unwrap())
     }

@@ -4,13 +4,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tenderfs_byterange::ByteRange;
 use tenderfs_s3client::{
-    Addressing, AwsEndpoint, Bucket, BucketConfig, Client, CredentialSource, Credentials,
-    Deadlines, GetRequest, Importance, Proxies, RetryPolicy, Secret,
+    Bucket, BucketConfig, Client, CredentialSource, Credentials, GetRequest, Importance, Secret,
 };
 
 use super::data::{BUCKET, Object, Set};
@@ -113,27 +111,13 @@ pub(crate) async fn client(lab: Door<'_>) -> Result<Client, CompareError> {
         session_token: None,
     };
     let credentials = Credentials::resolve(source).await.map_err(|error| failed(&error))?;
-    let second = Duration::from_secs(1);
     let config = BucketConfig {
-        name: BUCKET.to_owned(),
         region: Some(lab.region.to_owned()),
         endpoint_url: Some(lab.endpoint.parse().map_err(|error| failed(&error))?),
-        addressing: Addressing::Auto,
         ca_bundle: lab.ca_bundle.map(Path::to_owned),
-        aws: AwsEndpoint::default(),
-        proxies: Proxies::none(),
-        requester_pays: false,
-        expected_owner: None,
-        customer_key: None,
-        deadlines: Deadlines {
-            connect: 5 * second,
-            first_byte: 10 * second,
-            stall: 10 * second,
-            whole: 60 * second,
-        },
-        retry: RetryPolicy { attempts_max: 3, backoff_first: second / 10, backoff_max: second },
         connections_max: 64,
         hedging: false,
+        ..BucketConfig::new(BUCKET)
     };
     let bucket: Arc<Bucket> = Bucket::new(config, credentials).map_err(|error| failed(&error))?;
     Ok(Client::new(bucket))

@@ -54,11 +54,11 @@ pub(super) fn lock_entries(arrived: &Mutex<Vec<Named>>) -> MutexGuard<'_, Vec<Na
 #[derive(Debug)]
 pub(crate) struct Entries {
     prefix: Arc<str>,
-    from: From,
+    kind: Kind,
 }
 
 #[derive(Debug)]
-enum From {
+enum Kind {
     Listing(Arc<Listing>),
     Flight { flight: Flight, rest: OnceLock<tokio::sync::Mutex<Stream>> },
     Stream(tokio::sync::Mutex<Stream>),
@@ -67,18 +67,18 @@ enum From {
 impl Entries {
     /// Those of a listing at hand.
     pub(super) fn of_listing(prefix: Arc<str>, listing: Arc<Listing>) -> Self {
-        Self { prefix, from: From::Listing(listing) }
+        Self { prefix, kind: Kind::Listing(listing) }
     }
 
     /// Those that a listing brings which is under way.
     pub(super) fn of_flight(prefix: Arc<str>, flight: Flight) -> Self {
-        Self { prefix, from: From::Flight { flight, rest: OnceLock::new() } }
+        Self { prefix, kind: Kind::Flight { flight, rest: OnceLock::new() } }
     }
 
     /// Those of a directory that is too large to be remembered.
     pub(super) fn of_stream(prefix: Arc<str>) -> Self {
         let stream = Stream::new(Arc::clone(&prefix), 0, None);
-        Self { prefix, from: From::Stream(tokio::sync::Mutex::new(stream)) }
+        Self { prefix, kind: Kind::Stream(tokio::sync::Mutex::new(stream)) }
     }
 
     /// Bucket prefix of the directory.
@@ -88,19 +88,19 @@ impl Entries {
 
     /// The listing, if the directory was opened with one that had ended.
     pub(crate) fn listing(&self) -> Option<&Arc<Listing>> {
-        match &self.from {
-            From::Listing(listing) => Some(listing),
-            From::Flight { .. } | From::Stream(_) => None,
+        match &self.kind {
+            Kind::Listing(listing) => Some(listing),
+            Kind::Flight { .. } | Kind::Stream(_) => None,
         }
     }
 
     /// When S3 was asked for the entries; `None`: they are not remembered, nor should the kernel
     /// remember what they stand for.
     pub(crate) fn listed_at(&self) -> Option<Instant> {
-        match &self.from {
-            From::Listing(listing) => Some(listing.listed_at),
-            From::Flight { flight, rest } => rest.get().is_none().then_some(flight.started_at),
-            From::Stream(_) => None,
+        match &self.kind {
+            Kind::Listing(listing) => Some(listing.listed_at),
+            Kind::Flight { flight, rest } => rest.get().is_none().then_some(flight.started_at),
+            Kind::Stream(_) => None,
         }
     }
 
@@ -112,13 +112,13 @@ impl Entries {
         first: usize,
         mut take: impl FnMut(usize, &str, &Child) -> bool,
     ) -> Result<(), NamespaceError> {
-        let (flight, rest) = match &self.from {
-            From::Listing(listing) => {
+        let (flight, rest) = match &self.kind {
+            Kind::Listing(listing) => {
                 give(listing.entries(), 0, first, take);
                 return Ok(());
             }
-            From::Stream(stream) => return stream.lock().await.read(client, first, take).await,
-            From::Flight { flight, rest } => (flight, rest),
+            Kind::Stream(stream) => return stream.lock().await.read(client, first, take).await,
+            Kind::Flight { flight, rest } => (flight, rest),
         };
         let mut news = flight.news.clone();
         loop {

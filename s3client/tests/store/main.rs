@@ -21,8 +21,8 @@ use std::time::Duration;
 use tenderfs_byterange::ByteRange;
 use tenderfs_lab::{Content, Entry, Lab};
 use tenderfs_s3client::{
-    Addressing, AwsEndpoint, Body, Bucket, BucketConfig, Client, CredentialSource, Credentials,
-    Deadlines, Error, GetRequest, Importance, ListedObject, Proxies, RetryPolicy, Secret,
+    Addressing, Body, Bucket, BucketConfig, Client, CredentialSource, Credentials, Deadlines,
+    Error, GetRequest, Importance, ListedObject, RetryPolicy, Secret,
 };
 
 /// The bucket of every test.
@@ -48,16 +48,8 @@ fn lab() -> Lab {
 /// Time-outs that only a store that hangs can pass, on a busy machine too.
 fn config(endpoint: &str) -> BucketConfig {
     BucketConfig {
-        name: BUCKET.into(),
         region: Some("us-east-1".into()),
         endpoint_url: Some(endpoint.parse().unwrap()),
-        addressing: Addressing::Auto,
-        ca_bundle: None,
-        aws: AwsEndpoint::default(),
-        proxies: Proxies::none(),
-        requester_pays: false,
-        expected_owner: None,
-        customer_key: None,
         deadlines: Deadlines {
             connect: ms(10_000),
             first_byte: ms(10_000),
@@ -67,6 +59,7 @@ fn config(endpoint: &str) -> BucketConfig {
         retry: RetryPolicy { attempts_max: ATTEMPTS, backoff_first: ms(5), backoff_max: ms(20) },
         connections_max: 8,
         hedging: false,
+        ..BucketConfig::new(BUCKET)
     }
 }
 
