@@ -10,6 +10,7 @@ mod lasting;
 mod listings;
 mod once;
 mod storm;
+mod transport;
 mod versions;
 
 use std::fs::{File as OpenFile, OpenOptions};
