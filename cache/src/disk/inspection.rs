@@ -51,6 +51,11 @@ pub struct Held {
 /// Looks into the cache directory at `path`, which no daemon may be using. Nothing in it is changed, but
 /// for what a crash has left undone in the catalogue.
 pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
+    fs::metadata(path).map_err(|source| CacheError::Io {
+        doing: "look into",
+        path: path.to_owned(),
+        source,
+    })?;
     if !path.join("version").is_file() {
         return Err(CacheError::UnknownFormat { dir: path.to_owned() });
     }
