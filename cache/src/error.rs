@@ -62,6 +62,12 @@ pub enum CacheError {
         /// The newest format that this version reads.
         known: u64,
     },
+    /// There is no cache in the directory.
+    #[error("{} is no cache directory of TenderFS: it has no file `version`", dir.display())]
+    NoCache {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory says of itself something that no version of TenderFS writes.
     #[error("{dir} is no cache directory of TenderFS, by its file `version`: choose another directory, or, if nothing in it is needed, `rm -r {dir}`", dir = dir.display())]
     UnknownFormat {

@@ -57,7 +57,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
         source,
     })?;
     if !path.join("version").is_file() {
-        return Err(CacheError::UnknownFormat { dir: path.to_owned() });
+        return Err(CacheError::NoCache { dir: path.to_owned() });
     }
     let (dir, found) = CacheDir::open(path)?;
     if found == Found::Older {
