@@ -34,26 +34,32 @@ fn answers(entries: &[Entry], from: Duration, to: Duration) -> (u32, u32) {
     (count(206), count(503))
 }
 
+/// Requests served and refused in the last 4 of 9 seconds, of a store that allows 200 a second.
+fn served_and_refused(first_byte: Latency) -> (u32, u32) {
+    let lab = lab();
+    run(async {
+        let config = BucketConfig { connections_max: 64, ..config(&lab.endpoint()) };
+        let client = client_of(&lab, config).await;
+        let object = described(&client, KEY).await;
+        lab.shape(Shape { first_byte, requests_per_second: Some(200), ..Shape::default() });
+        let mark = lab.ledger().mark();
+        read_for(&client, &object, 48, ms(9_000)).await;
+        answers(&lab.ledger().since(mark), ms(5_000), ms(9_000))
+    })
+}
+
 /// Proves that a store's limit of requests is used and kept, with a store that is near and one that
-/// is far.
+/// is far. A machine that is busy with other things gets three tries to be quick enough.
 #[test]
 fn a_store_that_allows_200_requests_a_second_gets_as_many() {
     for first_byte in [Latency::Zero, Latency::Fixed(ms(40))] {
-        let lab = lab();
-        run(async {
-            let config = BucketConfig { connections_max: 64, ..config(&lab.endpoint()) };
-            let client = client_of(&lab, config).await;
-            let object = described(&client, KEY).await;
-            let shape = Shape { first_byte, requests_per_second: Some(200), ..Shape::default() };
-            lab.shape(shape);
-            let mark = lab.ledger().mark();
-            read_for(&client, &object, 48, ms(9_000)).await;
-            let entries = lab.ledger().since(mark);
-            let (served, refused) = answers(&entries, ms(5_000), ms(9_000));
-            // Of a machine that does nothing else, nine of ten and one in twenty; others share this one.
-            assert!(served >= 4 * 150, "{first_byte:?}: only {served} of 800 were served");
-            assert!(refused * 10 < served + refused, "{first_byte:?}: {refused} were refused");
+        let mut tries = Vec::new();
+        let is_kept = (0..3).any(|_| {
+            let (served, refused) = served_and_refused(first_byte);
+            tries.push((served, refused));
+            served >= 4 * 180 && refused * 20 < served + refused
         });
+        assert!(is_kept, "{first_byte:?}: of 800 were served, and refused: {tries:?}");
     }
 }
 
