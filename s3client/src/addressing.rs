@@ -11,6 +11,7 @@ use rusty_s3::UrlStyle;
 use url::{Host, Url};
 
 use crate::error::{ConfigError, Error};
+use crate::proxies::Proxy;
 
 /// The region asked where none is configured.
 pub const REGION_DEFAULT: &str = "us-east-1";
@@ -48,6 +49,8 @@ pub(crate) struct Place {
     encrypted: bool,
     /// What the `Host` header says, and what the signature covers.
     authority: String,
+    /// The proxy that leads there.
+    proxy: Option<Proxy>,
 }
 
 impl Place {
@@ -87,7 +90,17 @@ impl Place {
             None => host.to_string(),
         };
         let encrypted = base.scheme() == "https";
-        Ok(Self { bucket, host, port, encrypted, authority })
+        Ok(Self { bucket, host, port, encrypted, authority, proxy: None })
+    }
+
+    /// The same place, reached by `proxy` if there is one.
+    pub(crate) fn by(self, proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The proxy that leads there, if there is one.
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// What signs for this place.

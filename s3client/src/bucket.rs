@@ -19,7 +19,7 @@ use crate::deadlines::Deadlines;
 use crate::error::{ConfigError, Error};
 use crate::gate::Gate;
 use crate::hedging::Hedging;
-use crate::proxies::{Proxies, Proxy};
+use crate::proxies::Proxies;
 use crate::retry::RetryPolicy;
 use crate::signing::{Payer, Terms};
 use crate::tls;
@@ -120,8 +120,6 @@ impl Bucket {
         let place = place(&config, region)?;
         let tls =
             if place.encrypted() { Some(tls::config(config.ca_bundle.as_deref())?) } else { None };
-        // Whether the proxy can be asked is found out now, not by the first request.
-        config.proxies.of(&place)?;
         let terms = terms(&config, &place)?;
         let identity = addressing::identity(region, config.endpoint_url.as_ref());
         let place = ArcSwap::from_pointee(place);
@@ -196,12 +194,6 @@ impl Bucket {
         &self.terms
     }
 
-    /// The proxy that leads to `place`, if there is one.
-    pub(crate) fn proxy(&self, place: &Place) -> Option<Proxy> {
-        // One that cannot be asked was refused at the beginning.
-        self.config.proxies.of(place).ok().flatten()
-    }
-
     /// Signs for the store's time from now on, which is `store_time`; whether that is another than the
     /// refused request was signed for, which took the store to be `asked_ahead_seconds` ahead.
     pub(crate) fn learn_clock(&self, asked_ahead_seconds: i64, store_time: Timestamp) -> bool {
@@ -244,7 +236,9 @@ impl fmt::Debug for Bucket {
 
 fn place(config: &BucketConfig, region: &str) -> Result<Place, ConfigError> {
     let BucketConfig { name, endpoint_url, addressing, aws, .. } = config;
-    Place::new(name, region, endpoint_url.as_ref(), *addressing, *aws)
+    let place = Place::new(name, region, endpoint_url.as_ref(), *addressing, *aws)?;
+    let proxy = config.proxies.of(&place)?;
+    Ok(place.by(proxy))
 }
 
 fn terms(config: &BucketConfig, place: &Place) -> Result<Terms, ConfigError> {

@@ -227,8 +227,8 @@ impl Core {
             let now = self.bucket.clock().time(Timestamp::now());
             let terms = self.bucket.terms();
             let mut request = signing::signed(ask, &place, keys.signing.as_ref(), terms, now)?;
-            if let Some(proxy) = self.bucket.proxy(&place).filter(|_| !place.encrypted()) {
-                signing::by_proxy(&mut request, &place, &proxy)?;
+            if let Some(proxy) = place.proxy().filter(|_| !place.encrypted()) {
+                signing::by_proxy(&mut request, &place, proxy)?;
             }
             let mut connection = self.pool.connection(&place, wanted).await?;
             let sent = Instant::now();

@@ -80,9 +80,10 @@ impl Connection {
     /// Connects to `place`, or to the proxy that leads there, at one of `addresses`, in that order.
     pub(crate) async fn open(
         bucket: &Arc<Bucket>,
-        (place, proxy): (&Place, Option<&Proxy>),
+        place: &Place,
         addresses: &[SocketAddr],
     ) -> Result<Self, Error> {
+        let proxy = place.proxy();
         let unreachable = |source| Error::Unreachable {
             endpoint: match proxy {
                 Some(proxy) => format!("{} (by the proxy {})", place.label(), proxy.label()),

@@ -134,15 +134,14 @@ impl Pool {
             }
         }
         let after = self.bucket.config().deadlines.connect;
-        let proxy = self.bucket.proxy(place);
         let opening = async {
-            let addresses = match &proxy {
+            let addresses = match place.proxy() {
                 Some(proxy) => self.addresses(proxy.host(), proxy.port(), &proxy.label()).await?,
                 None => {
                     self.addresses(place.host_or_address(), place.port(), &place.label()).await?
                 }
             };
-            Connection::open(&self.bucket, (place, proxy.as_ref()), &addresses).await
+            Connection::open(&self.bucket, place, &addresses).await
         };
         timeout(after, opening)
             .await
