@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::Core;
+use crate::core::gather::Unanswered;
 use crate::core::write::{WriteOrder, Written};
 use crate::memory::NewBlock;
 use crate::memory::frame::Filler;
@@ -50,12 +51,20 @@ pub struct FillSink {
     object: Arc<Object>,
     parts: VecDeque<Part>,
     missing_bytes: u64,
+    /// Tells that the first bytes have come, by its drop.
+    unanswered: Option<Unanswered>,
 }
 
 impl FillSink {
     pub(crate) fn new(core: Rc<Core>, object: Arc<Object>, parts: Vec<Part>) -> Self {
         let missing_bytes = parts.iter().map(|part| part.filler.missing_bytes() as u64).sum();
-        Self { core, object, parts: parts.into(), missing_bytes }
+        Self { core, object, parts: parts.into(), missing_bytes, unanswered: None }
+    }
+
+    /// Has `unanswered` dropped when the first bytes come, or the fill ends.
+    pub(crate) fn answering(mut self, unanswered: Unanswered) -> Self {
+        self.unanswered = Some(unanswered);
+        self
     }
 
     /// Appends `bytes`; readers whose bytes have arrived are woken. An error if there are more
@@ -91,6 +100,7 @@ impl FillSink {
         if count == 0 {
             return Pushed::Unawaited;
         }
+        drop(self.unanswered.take());
         let part = self.parts.front_mut().unwrap_or_else(|| panic!("{count} bytes without room"));
         part.sums.update(&part.filler.room()[..count]);
         part.filler.advance(count);

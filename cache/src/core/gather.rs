@@ -1,9 +1,9 @@
 //! Small reads of absent blocks that come at about the same time, on whatever core, become few
 //! requests to the source.
 //!
-//! The first goes at once. What comes while its answer is under way is kept back for a moment and
-//! leaves as runs of adjacent blocks, as Nagle's algorithm (RFC 896) does with small segments: a
-//! reader alone waits for nothing, and a crowd pays a moment for half of its requests.
+//! The first goes at once. What comes before its answer does is kept back for a moment and leaves as
+//! runs of adjacent blocks, as Nagle's algorithm (RFC 896) does with small segments: a reader alone
+//! waits for nothing, and a crowd pays a moment for half of its requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -41,17 +41,17 @@ impl Gathering {
     }
 }
 
-/// The blocks of one object that are kept back, and what is under way.
+/// The blocks of one object that are kept back, and how many requests have no answer yet.
 #[derive(Debug)]
 struct Gathered<T> {
     waiting: BTreeMap<u32, T>,
-    under_way: usize,
+    unanswered: usize,
     is_timed: bool,
 }
 
 impl<T> Default for Gathered<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), under_way: 0, is_timed: false }
+        Self { waiting: BTreeMap::new(), unanswered: 0, is_timed: false }
     }
 }
 
@@ -69,26 +69,26 @@ enum Next {
 impl<T> Gathered<T> {
     fn add(&mut self, blocks: impl IntoIterator<Item = (u32, T)>) -> Next {
         self.waiting.extend(blocks);
-        if self.under_way == 0 {
+        if self.unanswered == 0 {
             return Next::Send;
         }
         let is_timed = std::mem::replace(&mut self.is_timed, true);
         if is_timed { Next::Nothing } else { Next::SendSoon }
     }
 
-    /// All that waits, as runs that are under way from now on.
+    /// All that waits, as runs that are to be asked for now.
     fn take(&mut self) -> Vec<Vec<T>> {
         self.is_timed = false;
         let runs = coalesce(self.waiting.keys().copied(), GATHERED_BLOCKS_MAX);
         let mut blocks = std::mem::take(&mut self.waiting).into_values();
-        self.under_way += runs.len();
+        self.unanswered += runs.len();
         runs.iter().map(|run| blocks.by_ref().take(run.len_blocks() as usize).collect()).collect()
     }
 
-    /// A run has ended; whether nothing is left to remember.
-    fn ended(&mut self) -> bool {
-        self.under_way -= 1;
-        self.under_way == 0 && self.waiting.is_empty()
+    /// A run was answered; whether nothing is left to remember.
+    fn answered(&mut self) -> bool {
+        self.unanswered -= 1;
+        self.unanswered == 0 && self.waiting.is_empty()
     }
 }
 
@@ -126,11 +126,11 @@ impl Core {
             let Some(blocks) = BlockRun::new(first..first + count) else { continue };
             let range = run_range(object.size_bytes(), blocks);
             let (core, source, object) = (Rc::clone(self), source.clone(), Arc::clone(object));
+            let unanswered = Unanswered { core: Rc::clone(self), object: Arc::clone(&object) };
             let sink = FillSink::new(Rc::clone(self), Arc::clone(&object), parts);
-            let under_way = UnderWay { core: Rc::clone(self), object: Arc::clone(&object) };
+            let sink = sink.answering(unanswered);
             self.spawn(async move {
                 core.fetch_run(&source, &object, (range, Class::Demand), sink).await;
-                drop(under_way);
             });
         }
     }
@@ -140,17 +140,17 @@ impl Core {
     }
 }
 
-/// A run under way; tells of its end however it ends.
-struct UnderWay {
+/// A run that was asked for; its drop tells that it was answered, or will not be.
+pub(crate) struct Unanswered {
     core: Rc<Core>,
     object: Arc<Object>,
 }
 
-impl Drop for UnderWay {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         let mut objects = self.core.gathering().lock();
         // Whatever waits is timed, and leaves by itself.
-        if objects.get_mut(&self.object.id()).is_some_and(Gathered::ended) {
+        if objects.get_mut(&self.object.id()).is_some_and(Gathered::answered) {
             objects.remove(&self.object.id());
         }
     }
@@ -175,10 +175,10 @@ mod tests {
         assert_eq!(gathered.take(), [vec![2, 3], vec![8, 9], vec![10]]);
         assert_eq!(gathered.add(blocks(&[4])), Next::SendSoon);
         for _ in 0..4 {
-            assert!(!gathered.ended());
+            assert!(!gathered.answered());
         }
         assert_eq!(gathered.take(), [[4]]);
-        assert!(gathered.ended());
+        assert!(gathered.answered());
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         for index in [5, 1, 6] {
             assert_eq!(gathered.add(blocks(&[index])), Next::Send);
             assert_eq!(gathered.take(), [[index]]);
-            assert!(gathered.ended());
+            assert!(gathered.answered());
         }
     }
 }
