@@ -114,7 +114,11 @@ fn held(stage: &Stage) -> Held {
 #[test]
 fn a_storm_of_all_faults_gives_no_wrong_byte_and_leaves_nothing_behind() {
     let Some(mut stage) = impatient_stage() else { return };
-    stage.set("s3.attempts_max", 10).set("memory.limit", "256M").set("cache.size", "64M");
+    stage
+        .set("s3.hedging", true)
+        .set("s3.attempts_max", 10)
+        .set("memory.limit", "256M")
+        .set("cache.size", "64M");
     stage.set_mount("attr_ttl", "1s").set_mount("entry_ttl", "1s");
     // Three times what the disk tier holds, so that S3 is asked without end.
     let files = stage.fill((0..96).map(|n| (format!("same/{n:02}"), MIB + n * 33_333)));
