@@ -110,16 +110,19 @@ fn held(stage: &Stage) -> Held {
     }
 }
 
+/// A stage with little room, so that S3 is asked without end.
+fn stormy_stage() -> Option<Stage> {
+    let mut stage = impatient_stage()?;
+    stage.set("s3.hedging", true).set("s3.attempts_max", 10);
+    stage.set("memory.limit", "256M").set("cache.size", "64M");
+    stage.set_mount("attr_ttl", "1s").set_mount("entry_ttl", "1s");
+    Some(stage)
+}
+
 /// `TENDERFS_STORM_SECONDS=1800 cargo test --workspace --test s3_faults -- storm --nocapture`
 #[test]
 fn a_storm_of_all_faults_gives_no_wrong_byte_and_leaves_nothing_behind() {
-    let Some(mut stage) = impatient_stage() else { return };
-    stage
-        .set("s3.hedging", true)
-        .set("s3.attempts_max", 10)
-        .set("memory.limit", "256M")
-        .set("cache.size", "64M");
-    stage.set_mount("attr_ttl", "1s").set_mount("entry_ttl", "1s");
+    let Some(mut stage) = stormy_stage() else { return };
     // Three times what the disk tier holds, so that S3 is asked without end.
     let files = stage.fill((0..96).map(|n| (format!("same/{n:02}"), MIB + n * 33_333)));
     let letter = |number: u64| vec![b'a' + u8::try_from(number % 26).unwrap(); 300_000];
