@@ -59,7 +59,7 @@ pub struct BucketConfig {
 }
 
 impl BucketConfig {
-    /// The bucket `name` at AWS, asked as `configs/default.toml` has it.
+    /// The bucket `name` at AWS, asked with the patience of seconds and of a few attempts.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),

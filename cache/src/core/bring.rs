@@ -63,9 +63,8 @@ impl Core {
         parts: Vec<Part>,
         class: Class,
     ) {
-        let (on_disk, absent): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| {
-            self.disk().is_some_and(|disk| disk.has_block(object.id(), part.block.id().index))
-        });
+        let (on_disk, absent): (Vec<Part>, Vec<Part>) =
+            parts.into_iter().partition(|part| self.is_on_disk(object, part.block.id().index));
         for part in on_disk {
             part.block.set_tier(Tier::Disk);
             let (core, source, object) = (Rc::clone(self), source.clone(), Arc::clone(object));
@@ -81,6 +80,11 @@ impl Core {
             let sink = FillSink::new(Rc::clone(self), Arc::clone(&object), parts);
             self.spawn(async move { core.fetch_run(&source, &object, (range, class), sink).await });
         }
+    }
+
+    /// Whether the disk tier has block `index`.
+    pub(crate) fn is_on_disk(&self, object: &Object, index: u32) -> bool {
+        self.disk().is_some_and(|disk| disk.has_block(object.id(), index))
     }
 
     /// Asks the source for the blocks of `sink`.

@@ -10,7 +10,6 @@ use tenderfs_byterange::ByteRange;
 use crate::block::{BLOCK_BYTES, BlockRun, block_range, in_memory};
 use crate::core::gather::SMALL_READ_BYTES_MAX;
 use crate::core::{Core, READ_BYTES_MAX};
-use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::memory::NewBlock;
 use crate::memory::frame::{Filler, Frame};
@@ -257,11 +256,8 @@ impl Core {
         }
         pins.blocks.sort_unstable_by_key(|block| block.id().index);
         if range.len_bytes() <= SMALL_READ_BYTES_MAX {
-            let is_on_disk = |new: &NewBlock| {
-                let has = |disk: &Disk| disk.has_block(object.id(), new.block.id().index);
-                self.disk().is_some_and(has)
-            };
-            let absent: Vec<NewBlock> = started.extract_if(.., |new| !is_on_disk(new)).collect();
+            let is_absent = |new: &mut NewBlock| !self.is_on_disk(object, new.block.id().index);
+            let absent: Vec<NewBlock> = started.extract_if(.., is_absent).collect();
             if !absent.is_empty() {
                 self.gather(source, object, absent);
             }

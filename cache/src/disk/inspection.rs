@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::block::block_count;
@@ -96,9 +95,4 @@ pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
     }
     inspection.without_file = known.values().filter(|has_file| !**has_file).count() as u64;
     Ok(inspection)
-}
-
-/// Bytes that a file takes on disk.
-pub(super) fn taken_bytes(facts: &fs::Metadata) -> u64 {
-    facts.blocks() * 512
 }

@@ -1,12 +1,12 @@
 //! Files without a catalogue record: what a crash left behind. They are removed in the background,
 //! and files that take more than their record says are accounted for in full.
 
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::Inner;
 use crate::disk::dir::CacheDir;
-use crate::disk::inspection::taken_bytes;
 use crate::disk::object::DiskObject;
 use crate::version::ObjectId;
 
@@ -64,6 +64,11 @@ fn account_for(object: &DiskObject, file: &DirEntry) {
     {
         space.found(taken_bytes(&metadata));
     }
+}
+
+/// Bytes that a file takes on disk.
+fn taken_bytes(facts: &Metadata) -> u64 {
+    facts.blocks() * 512
 }
 
 /// The object whose file is called `name`.

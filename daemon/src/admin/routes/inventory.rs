@@ -1,6 +1,5 @@
 //! The routes of what is cached by name.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -139,8 +138,7 @@ async fn pin(
         let ends = now.saturating_add(Duration::from_secs(ttl));
         u64::try_from(ends.as_millis()).unwrap_or(u64::MAX - 1)
     });
-    let pin =
-        tenderfs_cache::Pin { store: (*meant.identity).into(), key: meant.key.into(), ends_ms };
+    let pin = tenderfs_cache::Pin { ends_ms, ..meant.named };
     let pinned = blocking(shared, move |backend| backend.pin(pin)).await?;
     let Some(pinned) = pinned else {
         let hint = "set cache.dir";
@@ -189,7 +187,7 @@ async fn unpin(
     ApiQuery(which): ApiQuery<WhichPin>,
 ) -> Result<Json<PinReport>, ApiError> {
     let meant = Meant::new(&shared, which.mount.as_deref(), &which.path)?;
-    let (store, key) = (Arc::clone(&meant.identity), meant.key);
+    let tenderfs_cache::Pin { store, key, .. } = meant.named;
     let pinned = blocking(shared, move |backend| backend.unpin(&store, &key)).await?;
     let Some(tenderfs_cache::Pinned { objects, bytes, objects_beyond }) = pinned else {
         let hint = "GET /v1/cache/pins lists what is";
@@ -200,11 +198,10 @@ async fn unpin(
 
 /// The objects that a path of a mount means.
 struct Meant {
-    identity: Arc<str>,
     /// Prefix of the mount.
     prefix: String,
-    /// Key of the file, or of the folder without its last `/`; empty for the whole bucket.
-    key: String,
+    /// What would pin them for ever.
+    named: tenderfs_cache::Pin,
 }
 
 impl Meant {
@@ -212,16 +209,13 @@ impl Meant {
         let places = shared.backend.warm_places();
         let (place, path) = warm::find(mount, path, &places)?;
         let key = format!("{}{path}", place.prefix);
-        let key = key.strip_suffix('/').unwrap_or(&key).to_owned();
-        Ok(Self { identity: Arc::clone(&place.identity), prefix: place.prefix.clone(), key })
+        let key = key.strip_suffix('/').unwrap_or(&key).into();
+        let named = tenderfs_cache::Pin { store: (*place.identity).into(), key, ends_ms: None };
+        Ok(Self { prefix: place.prefix.clone(), named })
     }
 
     fn is_it(&self, store: &str, key: &str) -> bool {
-        let below = || {
-            let rest = key.strip_prefix(self.key.as_str());
-            rest.is_some_and(|rest| self.key.is_empty() || rest.is_empty() || rest.starts_with('/'))
-        };
-        store == &*self.identity && below()
+        self.named.holds(store, key)
     }
 }
 
@@ -236,25 +230,4 @@ async fn blocking<T: Send + 'static>(
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error, hint)
     };
     done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_means_the_file_or_what_is_below_the_folder() {
-        let meant = |key: &str| Meant {
-            identity: "store".into(),
-            prefix: String::new(),
-            key: key.to_owned(),
-        };
-        for (key, yes, no) in
-            [("a/b", &["a/b", "a/b/c"][..], &["a/bc", "a", "x/a/b"][..]), ("", &["a", "b/c"], &[])]
-        {
-            assert!(yes.iter().all(|other| meant(key).is_it("store", other)), "{key}");
-            assert!(!no.iter().any(|other| meant(key).is_it("store", other)), "{key}");
-            assert!(!meant(key).is_it("other", yes[0]));
-        }
-    }
 }
