@@ -34,12 +34,14 @@ fn a_set_that_stays_put_is_not_churned_by_cores_that_write_at_once() {
         cache.forget_memory();
         source.fetched_bytes() - before
     };
-    for step in [1, 3, 7] {
-        pass(step);
-    }
-    let evicted = cache.counters().disk_evicted_objects.get();
-    let (fetched, kept) = (pass(11), cache.usage().disk_bytes);
-    assert_eq!(cache.counters().disk_evicted_objects.get(), evicted, "the set is settled");
+    let evicted = || cache.counters().disk_evicted_objects.get();
+    // How many passes it takes depends on which writes find room: a set that churns never settles.
+    let settled = [1, 3, 7, 9, 11, 13, 17, 19].into_iter().find_map(|step| {
+        let before = evicted();
+        let fetched = pass(step);
+        (step > 1 && evicted() == before).then_some(fetched)
+    });
+    let (fetched, kept) = (settled.expect("the set settles"), cache.usage().disk_bytes);
     // All but what the catalogue may take is of objects that are hit.
     assert!(kept > 36 << 20, "{kept} bytes on disk");
     assert!(fetched <= OBJECTS * OBJECT_BYTES - (34 << 20), "{fetched} bytes were fetched");
