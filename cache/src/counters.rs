@@ -131,6 +131,10 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// Objects with at least one block on disk.
     pub disk_objects: u64,
+    /// Of the objects on disk those that share a file with others.
+    pub disk_packed_objects: u64,
+    /// Files that they share.
+    pub disk_packs: u64,
     /// Objects on disk that stay because a user has pinned them.
     pub disk_pinned_objects: u64,
     /// Their bytes when they are complete.

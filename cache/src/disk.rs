@@ -1,7 +1,9 @@
-//! The disk tier: one sparse file per object version, and a catalogue of what is in them.
+//! The disk tier: a sparse file per object version, packs of small ones, and a catalogue of what is
+//! in them.
 //!
 //! Under the cache directory: `lock` (held while a daemon uses it), `version`, `catalogue.redb`,
-//! and `objects/xx/<id>.data` with each block at its own offset.
+//! `objects/xx/<id>.data` with each block at its own offset, and `packs/<number>.pack`, each with many
+//! small objects.
 //!
 //! Invariant: data, then fdatasync, then catalogue. After any crash, what the catalogue names is
 //! on disk; a file or a block that it does not name is as good as absent. Removing goes the other
@@ -17,11 +19,15 @@ pub(crate) mod index;
 pub(crate) mod inspection;
 pub(crate) mod object;
 pub(crate) mod orphans;
+pub(crate) mod packed;
+pub(crate) mod packs;
 pub(crate) mod record;
 pub(crate) mod space;
+pub(crate) mod stored;
 pub(crate) mod verification;
 pub(crate) mod verified;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +37,7 @@ use std::time::Instant;
 use tokio::sync::futures::Notified;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
+use crate::block::BLOCK_BYTES;
 use crate::counters::{Counters, Usage};
 use crate::disk::catalogue::Catalogue;
 use crate::disk::committer::{Committer, Order};
@@ -38,7 +45,11 @@ use crate::disk::dir::CacheDir;
 use crate::disk::health::Health;
 use crate::disk::index::{Index, Newcomer};
 use crate::disk::object::DiskObject;
-use crate::disk::space::{Ledger, Verdict};
+use crate::disk::packed::{Entry, PackedIndex, Place};
+use crate::disk::packs::{PackClaim, Packs};
+use crate::disk::record::PackedRecord;
+use crate::disk::space::{FileSpace, Ledger, Verdict};
+use crate::disk::stored::{Packed, Stored};
 use crate::disk::verified::FileStamp;
 use crate::error::CacheError;
 use crate::keeping::{self, Guide, Pin, Pins, Regime};
@@ -91,6 +102,7 @@ pub(crate) struct Inner {
     pub(crate) dir: CacheDir,
     pub(crate) catalogue: Catalogue,
     pub(crate) index: Index,
+    pub(crate) packs: Packs,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) objects: Arc<Objects>,
     pub(crate) counters: Arc<Counters>,
@@ -124,7 +136,9 @@ impl Disk {
         let ledger =
             Ledger::new(settings.disk_size_bytes, dir.path().to_owned(), settings.free_space_ratio);
         let index = Index::new();
-        index.load(loaded.into_iter().map(|(id, record)| {
+        let packs = load_packs(&dir, settings.pack_below_bytes, &loaded.packed, &ledger);
+        index.load_packed(packed_index(loaded.packed));
+        index.load(loaded.objects.into_iter().map(|(id, record)| {
             let space = ledger.file(object::stored_bytes(record.size_bytes, &record.blocks));
             let named = (id, record.size_bytes);
             let object = DiskObject::catalogued(named, record.last_use_ms, record.blocks, space);
@@ -141,6 +155,7 @@ impl Disk {
             dir,
             catalogue,
             index,
+            packs,
             ledger,
             objects,
             counters,
@@ -175,8 +190,13 @@ impl Disk {
     }
 
     /// The object `id` as it is on disk.
-    pub(crate) fn find(&self, id: ObjectId) -> Option<Arc<DiskObject>> {
+    pub(crate) fn find(&self, id: ObjectId) -> Option<Stored> {
         self.inner.index.find(id)
+    }
+
+    /// As [`Disk::find`], of objects with a file of their own.
+    pub(crate) fn find_file(&self, id: ObjectId) -> Option<Arc<DiskObject>> {
+        self.inner.index.find_file(id)
     }
 
     /// The object on disk, begun if it is not there; `None` while it is being evicted.
@@ -222,12 +242,7 @@ impl Disk {
 
     /// A reader has begun to read object `id` of `bytes`: what is worth its place goes by that.
     pub(crate) fn visited(&self, id: ObjectId, bytes: u64) {
-        let object = self.find(id);
-        let since = object.as_ref().map_or(0, |object| object.stamp.load(Ordering::Relaxed));
-        let stamp = self.inner.guide().used((id, bytes), since);
-        if let Some(object) = object {
-            object.stamp.store(stamp, Ordering::Relaxed);
-        }
+        self.inner.index.visited(id, |since| self.inner.guide().used((id, bytes), since));
     }
 
     /// Whether `bytes` of object `id` would be kept: what would go for them is worth less, or there
@@ -256,17 +271,26 @@ impl Disk {
 
     /// Object `id` was used then, as its handle saw it.
     pub(crate) fn used(&self, id: ObjectId, used_ms: u64) {
-        if let Some(object) = self.find(id)
-            && used_ms > object.last_use_ms()
+        if let Some(stored) = self.find(id)
+            && used_ms > stored.last_use_ms()
         {
-            self.note_use(&object, used_ms);
+            self.note_use(&stored, used_ms);
         }
     }
 
-    fn note_use(&self, object: &Arc<DiskObject>, used_ms: u64) {
-        object.touch(used_ms);
-        if !object.use_noted.swap(true, Ordering::Relaxed) {
-            self.committer.send(Order::Used { object: Arc::clone(object) });
+    fn note_use(&self, stored: &Stored, used_ms: u64) {
+        match stored {
+            Stored::File(object) => {
+                object.touch(used_ms);
+                if !object.use_noted.swap(true, Ordering::Relaxed) {
+                    self.committer.send(Order::Used { object: Arc::clone(object) });
+                }
+            }
+            Stored::Packed(packed) => {
+                if let Some(used) = self.inner.index.touch_packed(packed.id, used_ms) {
+                    self.committer.send(Order::PackedUsed(used));
+                }
+            }
         }
     }
 
@@ -305,14 +329,33 @@ impl Disk {
     }
 
     /// Checksums of block `index`.
-    pub(crate) fn sums(&self, object: &DiskObject, index: u32) -> Option<Arc<[u32]>> {
-        object.fresh_sums(index).or_else(|| self.inner.catalogue.sums(object.id(), index))
+    pub(crate) fn sums(&self, stored: &Stored, index: u32) -> Option<Arc<[u32]>> {
+        match stored {
+            Stored::File(object) => {
+                object.fresh_sums(index).or_else(|| self.inner.catalogue.sums(object.id(), index))
+            }
+            Stored::Packed(packed) => {
+                let (inner, place) = (&self.inner, packed.entry.place());
+                inner.packs.fresh_sums(place).or_else(|| inner.catalogue.packed_sums(place))
+            }
+        }
+    }
+
+    /// Whether what was read of `stored` is of it: bytes of a pack may have been punched out before
+    /// they were read. A file of its own is there as long as it is open.
+    pub(crate) fn is_current(&self, stored: &Stored) -> bool {
+        match stored {
+            Stored::File(_) => true,
+            Stored::Packed(packed) => {
+                self.inner.index.place_of(packed.id) == Some(packed.entry.place())
+            }
+        }
     }
 
     /// A part of a block was read and is right, which says nothing of the rest of the block.
-    pub(crate) fn part_read_succeeded(&self, object: &Arc<DiskObject>) {
+    pub(crate) fn part_read_succeeded(&self, stored: &Stored) {
         self.reads_made.fetch_add(1, Ordering::Relaxed);
-        self.note_use(object, self.now_ms());
+        self.note_use(stored, self.now_ms());
         succeeded(&self.inner.reads, "reading");
     }
 
@@ -322,16 +365,18 @@ impl Disk {
     }
 
     /// Block `index` was read from the file of `stamp` and is right.
-    pub(crate) fn read_succeeded(&self, object: &Arc<DiskObject>, index: u32, stamp: FileStamp) {
-        object.found_right(index, stamp);
+    pub(crate) fn read_succeeded(&self, stored: &Stored, index: u32, stamp: FileStamp) {
+        if let Stored::File(object) = stored {
+            object.found_right(index, stamp);
+        }
         self.reads_made.fetch_add(1, Ordering::Relaxed);
-        self.note_use(object, self.now_ms());
+        self.note_use(stored, self.now_ms());
         succeeded(&self.inner.reads, "reading");
     }
 
     /// The disk has failed to read a block: it is dropped.
-    pub(crate) fn read_failed(&self, object: &Arc<DiskObject>, index: u32, error: &io::Error) {
-        self.drop_block(object, index);
+    pub(crate) fn read_failed(&self, stored: &Stored, index: u32, error: &io::Error) {
+        self.drop_block(stored, index);
         self.inner.failed(&self.inner.reads, "reading", error);
     }
 
@@ -345,9 +390,10 @@ impl Disk {
 
     /// Block `index` is of no use: it is fetched and written anew. If others read the file by
     /// themselves, it is not written to under them: the whole object is forgotten.
-    pub(crate) fn drop_block(&self, object: &Arc<DiskObject>, index: u32) {
+    pub(crate) fn drop_block(&self, stored: &Stored, index: u32) {
+        let Stored::File(object) = stored else { return self.drop_object(stored) };
         if object.is_lent() {
-            return self.drop_object(object);
+            return self.drop_object(stored);
         }
         if object.drop_block(index) {
             self.committer.send(Order::DropBlock { object: Arc::clone(object), index });
@@ -355,13 +401,54 @@ impl Disk {
     }
 
     /// The file of `object` is not what the catalogue says: the object is forgotten.
-    pub(crate) fn drop_object(&self, object: &Arc<DiskObject>) {
-        self.drop_objects(vec![Arc::clone(object)]);
+    pub(crate) fn drop_object(&self, stored: &Stored) {
+        self.drop_objects(vec![stored.clone()]);
     }
 
     /// As [`Disk::drop_object`], for many at once.
-    pub(crate) fn drop_objects(&self, objects: Vec<Arc<DiskObject>>) {
-        self.committer.send(Order::DropObjects { objects });
+    pub(crate) fn drop_objects(&self, objects: Vec<Stored>) {
+        // One in a pack is gone from here on; who takes it out has it removed.
+        let index = &self.inner.index;
+        let objects = objects.into_iter().filter_map(|stored| match stored {
+            Stored::File(_) => Some(stored),
+            Stored::Packed(Packed { id, entry }) => {
+                index.take_packed(id, entry.place()).map(Stored::Packed)
+            }
+        });
+        self.committer.send(Order::DropObjects { objects: objects.collect() });
+    }
+
+    /// Whether an object of `size_bytes` that is not on disk yet is to be put into a pack.
+    pub(crate) fn packs(&self, size_bytes: u64) -> bool {
+        self.inner.packs.take(size_bytes)
+    }
+
+    /// Asks for the right to write object `id` into a pack; `None` if somebody else does.
+    pub(crate) fn claim_packed(&self, id: ObjectId) -> Option<PackClaim<'_>> {
+        self.inner.packs.claim(id)
+    }
+
+    /// An object is written to `place`: it can be read from now on.
+    pub(crate) fn enter_packed(&self, object: &Object, place: Place) -> Option<Packed> {
+        let bytes = u32::try_from(object.size_bytes()).ok()?;
+        let mut entry = Entry::new(place, bytes, self.now_ms());
+        entry.set_stamp(self.inner.guide().now());
+        let packed = Packed { id: object.id(), entry };
+        self.inner.index.insert_packed(packed);
+        if self.is_to_stay(object) {
+            self.inner.index.set_pinned(packed.id, true, self.inner.pinned_bytes_max);
+        }
+        Some(packed)
+    }
+
+    /// The space of the pack `number`, and the path of its file; `None` once it is gone.
+    pub(crate) fn pack(&self, number: u32) -> Option<(Arc<FileSpace>, PathBuf)> {
+        Some((self.inner.packs.space(number)?, self.inner.dir.pack_path(number)))
+    }
+
+    /// Nothing more is written to the pack `number`.
+    pub(crate) fn seal_pack(&self, number: u32) {
+        self.inner.packs.seal(number);
     }
 
     /// See [`Catalogue::names`].
@@ -386,6 +473,22 @@ impl Disk {
             object: Arc::clone(object),
             version: version.clone(),
             index,
+            sums: Arc::clone(sums),
+            _permit: permit,
+        }));
+    }
+
+    /// As [`Disk::catalogue`], of an object in a pack.
+    pub(crate) async fn catalogue_packed(
+        &self,
+        packed: Packed,
+        version: &ObjectVersion,
+        sums: &Arc<[u32]>,
+    ) {
+        let Ok(permit) = Arc::clone(&self.commit_backlog).acquire_owned().await else { return };
+        self.committer.send(Order::Packed(committer::WrittenPacked {
+            packed,
+            version: version.clone(),
             sums: Arc::clone(sums),
             _permit: permit,
         }));
@@ -448,7 +551,8 @@ impl Disk {
     pub(crate) fn usage(&self, usage: &mut Usage) {
         usage.disk_limit_bytes = self.inner.ledger.limit_bytes();
         usage.disk_bytes = self.inner.ledger.total_bytes();
-        usage.disk_objects = self.inner.index.len_objects();
+        (usage.disk_objects, usage.disk_packed_objects) = self.inner.index.len_objects();
+        usage.disk_packs = self.inner.packs.len() as u64;
         (usage.disk_pinned_objects, usage.disk_pinned_bytes) = self.inner.index.pinned();
         usage.disk_writable = self.may_write();
         usage.disk_pins = self.inner.regime().order == keeping::Order::LowestIds;
@@ -540,6 +644,51 @@ impl Inner {
         let bytes: u64 = paths.iter().map(bytes).sum();
         self.ledger.set_overhead(bytes + catalogue_growth(self.ledger.limit_bytes()));
     }
+}
+
+/// The packs of `dir`, of which the catalogue names `packed`, in the order of their places.
+fn load_packs(
+    dir: &CacheDir,
+    below_bytes: u64,
+    packed: &[(Place, PackedRecord)],
+    ledger: &Arc<Ledger>,
+) -> Packs {
+    let taken: HashMap<u32, u64> = orphans::packs(dir).collect();
+    let last = packed.last().map(|(place, _)| place.pack).max(taken.keys().max().copied());
+    // A number is never used again: what a crash has left in a file is not taken for new bytes.
+    let next = last.map_or(0, |last| last.saturating_add(1));
+    let below_bytes = below_bytes.min(BLOCK_BYTES);
+    let below_bytes = if below_bytes == 0 || packs::can_punch(&dir.packs_path()) {
+        below_bytes
+    } else {
+        let path = dir.path().display();
+        tracing::info!(%path, "file system gives no holes back: small objects get files of their own");
+        0
+    };
+    let packs = Packs::new(ledger, below_bytes, next);
+    for of_pack in packed.chunk_by(|(one, _), (other, _)| one.pack == other.pack) {
+        let number = of_pack[0].0.pack;
+        let stored = |(place, record): &(Place, PackedRecord)| {
+            Entry::new(*place, record.bytes, 0).stored_bytes()
+        };
+        let live = u32::try_from(of_pack.len()).unwrap_or(u32::MAX);
+        let live = (live, of_pack.iter().map(stored).sum());
+        packs.load(number, live, taken.get(&number).copied().unwrap_or(0));
+    }
+    packs
+}
+
+fn packed_index(packed: Vec<(Place, PackedRecord)>) -> PackedIndex {
+    let entry = |(place, record): (Place, PackedRecord)| {
+        let used_ms = u64::from(record.used_s) * 1000;
+        (record.id, Entry::new(place, record.bytes, used_ms))
+    };
+    packed.into_iter().map(entry).collect()
+}
+
+/// What the catalogue says of `packed`.
+pub(crate) fn packed_record(packed: &Packed) -> PackedRecord {
+    PackedRecord { id: packed.id, bytes: packed.entry.bytes, used_s: packed.entry.used_s }
 }
 
 /// Bytes that a commit may add to the catalogue before it is measured again: a commit writes anew

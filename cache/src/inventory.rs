@@ -1,9 +1,9 @@
 //! What is on disk by name, and letting go of it.
 
 use std::io;
-use std::sync::Arc;
 
 use crate::cache::Cache;
+use crate::disk::stored::Stored;
 use crate::disk::{Disk, Pinned};
 use crate::keeping::Pin;
 
@@ -59,10 +59,10 @@ impl Cache {
             let named = named(disk, is_meant)?;
             let objects: Vec<_> = named.iter().filter_map(|(id, _)| disk.find(*id)).collect();
             evicted.objects = objects.len() as u64;
-            evicted.bytes = objects.iter().map(|object| object.present_bytes()).sum();
+            evicted.bytes = objects.iter().map(Stored::present_bytes).sum();
             self.counters().disk_evicted_objects.add(evicted.objects);
             self.counters().disk_evicted_bytes.add(evicted.bytes);
-            disk.drop_objects(objects.iter().map(Arc::clone).collect());
+            disk.drop_objects(objects);
             disk.commit();
         }
         self.forget_memory();

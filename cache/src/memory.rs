@@ -291,6 +291,7 @@ mod tests {
         let settings = CacheSettings {
             dir: None,
             disk_size_bytes: 0,
+            pack_below_bytes: 0,
             free_space_ratio: 0.0,
             arena_bytes: ARENA_BYTES_MIN,
             prefetch_in_flight_bytes: BLOCK_BYTES,

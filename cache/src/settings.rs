@@ -11,6 +11,8 @@ pub struct CacheSettings {
     pub dir: Option<PathBuf>,
     /// Most bytes the disk tier may take: object files and catalogue.
     pub disk_size_bytes: u64,
+    /// Objects of fewer bytes, at most of one block, share files with others; 0: none do.
+    pub pack_below_bytes: u64,
     /// Part (0..=1) of the file system that the disk tier leaves free.
     pub free_space_ratio: f64,
     /// Which objects the disk tier keeps when it cannot hold them all.

@@ -15,6 +15,10 @@ pub struct CacheFiles {
     pub format: u64,
     /// What is held of each store.
     pub stores: Vec<StoreFiles>,
+    /// Of the object versions those that share a file with others.
+    pub packed: u64,
+    /// Files that they share.
+    pub packs: u64,
     /// Bytes of the catalogue.
     pub catalogue_bytes: u64,
     /// Files that the catalogue does not name, which a daemon removes.
@@ -55,6 +59,8 @@ pub fn inspect(dir: &Path) -> Result<CacheFiles, CacheError> {
     Ok(CacheFiles {
         format: found.format,
         stores: found.stores.into_iter().map(describe).collect(),
+        packed: found.packed,
+        packs: found.packs,
         catalogue_bytes: found.catalogue_bytes,
         orphans: found.orphans,
         orphan_bytes: found.orphan_bytes,

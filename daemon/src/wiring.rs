@@ -136,6 +136,7 @@ pub(crate) fn cache_settings(
     tenderfs_cache::CacheSettings {
         dir: settings.cache.dir.clone(),
         disk_size_bytes: settings.cache.size_bytes,
+        pack_below_bytes: settings.cache.pack_below_bytes,
         free_space_ratio: settings.cache.free_space_ratio,
         arena_bytes: limits.arena_bytes,
         prefetch_in_flight_bytes: limits.prefetch_in_flight_bytes,

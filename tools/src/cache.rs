@@ -123,6 +123,9 @@ fn files_text(found: &CacheFiles) -> String {
         )
     };
     let mut lines: Vec<String> = found.stores.iter().map(line).collect();
+    if found.packs > 0 {
+        lines.push(format!("{} of the objects share {} files\n", found.packed, found.packs));
+    }
     lines.push(format!(
         "format {}, catalogue {}, {} pins\n",
         found.format,

@@ -20,6 +20,7 @@ use crate::core::{Core, CoreCache};
 use crate::disk::Disk;
 use crate::disk::dir::open_own;
 use crate::disk::object::{DiskObject, Readiness};
+use crate::disk::stored::Stored;
 use crate::disk::verified::FileStamp;
 use crate::object::Object;
 use crate::settings::Verify;
@@ -47,14 +48,14 @@ impl CoreCache {
 
     /// Whether [`CoreCache::backing`] would give the file of `object` at once, as far as is known.
     pub fn is_ready(&self, object: &Object) -> bool {
-        let disk_object = self.core.disk().and_then(|disk| disk.find(object.id()));
+        let disk_object = self.core.disk().and_then(|disk| disk.find_file(object.id()));
         disk_object.is_some_and(|object| matches!(object.readiness(), Readiness::Ready(_)))
     }
 
     /// Has `object` verified in the background if it is complete and an earlier life wrote it, so that
     /// [`CoreCache::backing`] gives its file at the first open.
     pub fn verify_later(&self, object: &Object) {
-        let disk_object = self.core.disk().and_then(|disk| disk.find(object.id()));
+        let disk_object = self.core.disk().and_then(|disk| disk.find_file(object.id()));
         let unverified = disk_object.filter(|it| it.readiness() == Readiness::Unverified);
         if let Some(disk_object) = unverified {
             self.core.check_later(&disk_object);
@@ -85,7 +86,7 @@ impl Core {
         if self.shared().settings.verify == Verify::Always || !disk.may_read() {
             return None;
         }
-        let disk_object = disk.find(object.id())?;
+        let disk_object = disk.find_file(object.id())?;
         let mut readiness = disk_object.readiness();
         if matches!(readiness, Readiness::Incomplete | Readiness::Settling)
             && self.is_worth_waiting(object, &disk_object)
@@ -158,7 +159,7 @@ impl Core {
 
     fn drop_object(&self, disk: &Disk, object: &Arc<DiskObject>) {
         self.counters().records_dropped.inc();
-        disk.drop_object(object);
+        disk.drop_object(&Stored::File(Arc::clone(object)));
         self.close_file(object);
     }
 }

@@ -11,7 +11,8 @@ use tenderfs_byterange::ByteRange;
 use crate::block::{BLOCK_BYTES, RUN_BLOCKS_MAX, block_range, in_memory, run_range};
 use crate::core::Core;
 use crate::core::files::read_part;
-use crate::disk::object::DiskObject;
+use crate::disk::Disk;
+use crate::disk::stored::Stored;
 use crate::disk::verified::FileStamp;
 use crate::fill::{FillSink, Part};
 use crate::memory::NewBlock;
@@ -121,11 +122,11 @@ impl Core {
         let mut rescue =
             Rescue { core: Rc::clone(&self), object: Arc::clone(&object), part: Some(part) };
         let started = Instant::now();
-        let disk_object = self.disk().and_then(|disk| disk.find(object.id()));
-        let result = match (disk_object, rescue.part.as_mut()) {
-            (Some(disk_object), Some(part)) => {
-                let result = self.read_block(&disk_object, part).await;
-                self.note_disk_read(&disk_object, index, &result);
+        let stored = self.disk().and_then(|disk| disk.find(object.id()));
+        let result = match (stored, rescue.part.as_mut()) {
+            (Some(stored), Some(part)) => {
+                let result = self.read_block(&stored, part).await;
+                self.note_disk_read(&stored, index, &result);
                 result
             }
             _ => Err(Unusable::Absent),
@@ -159,19 +160,15 @@ impl Core {
         self.memory().frames_released();
     }
 
-    async fn read_block(
-        &self,
-        disk_object: &Arc<DiskObject>,
-        part: &mut Part,
-    ) -> Result<FileStamp, Unusable> {
+    async fn read_block(&self, stored: &Stored, part: &mut Part) -> Result<FileStamp, Unusable> {
         let disk = self.disk().ok_or(Unusable::Absent)?;
         let index = part.block.id().index;
-        if !disk.may_read() || !disk_object.is_present(index) {
+        if !disk.may_read() || !stored.is_present(index) {
             return Err(Unusable::Absent);
         }
-        let expected = self.expected_sums(disk_object, index)?;
-        let file = self.open_file(disk_object).await.map_err(unusable)?;
-        let block_offset = u64::from(index) * BLOCK_BYTES;
+        let expected = self.expected_sums(stored, index)?;
+        let file = self.open_stored(stored).await.map_err(unusable)?;
+        let block_offset = stored.offset() + u64::from(index) * BLOCK_BYTES;
         let mut reads: FuturesOrdered<_> = part
             .filler
             .lend(DISK_READ_BYTES)
@@ -183,7 +180,7 @@ impl Core {
         while let Some((result, lent)) = reads.next().await {
             let first_sum = lent.start() / SUM_BYTES;
             let right = || match &expected {
-                None => true,
+                None => disk.is_current(stored),
                 Some(expected) => {
                     let count = sums::count(lent.block_bytes());
                     sums::verify(lent.bytes(), &expected[first_sum..first_sum + count])
@@ -195,7 +192,7 @@ impl Core {
                     part.block.announce();
                     continue;
                 }
-                Ok(()) => outcome = outcome.and(Err(Unusable::Damaged)),
+                Ok(()) => outcome = outcome.and(Err(wrong(disk, stored))),
                 Err(error) => outcome = outcome.and(Err(unusable(error))),
             }
             part.filler.take_back(lent, Publish::No);
@@ -211,15 +208,15 @@ impl Core {
     /// The checksums that block `index` must have; `None` if the disk is trusted.
     pub(crate) fn expected_sums(
         &self,
-        disk_object: &DiskObject,
+        stored: &Stored,
         index: u32,
     ) -> Result<Option<Arc<[u32]>>, Unusable> {
         let disk = self.disk().ok_or(Unusable::Absent)?;
         if self.shared().settings.verify == Verify::Never {
             return Ok(None);
         }
-        let found = disk.sums(disk_object, index).ok_or(Unusable::Damaged)?;
-        let len_bytes = in_memory(block_range(disk_object.size_bytes(), index).len_bytes());
+        let found = disk.sums(stored, index).ok_or_else(|| wrong(disk, stored))?;
+        let len_bytes = in_memory(block_range(stored.size_bytes(), index).len_bytes());
         if found.len() != sums::count(len_bytes) {
             return Err(Unusable::Damaged);
         }
@@ -227,48 +224,43 @@ impl Core {
     }
 
     /// Counts how the read of a whole block from disk went.
-    fn note_disk_read(
-        &self,
-        disk_object: &Arc<DiskObject>,
-        index: u32,
-        result: &Result<FileStamp, Unusable>,
-    ) {
+    fn note_disk_read(&self, stored: &Stored, index: u32, result: &Result<FileStamp, Unusable>) {
         match result {
             Ok(stamp) => {
                 if let Some(disk) = self.disk() {
-                    disk.read_succeeded(disk_object, index, *stamp);
+                    disk.read_succeeded(stored, index, *stamp);
                 }
             }
-            Err(unusable) => self.note_unusable(disk_object, index, unusable),
+            Err(unusable) => self.note_unusable(stored, index, unusable),
         }
     }
 
     /// Counts a block on disk that was of no use, and drops from the index what was not right.
-    pub(crate) fn note_unusable(
-        &self,
-        disk_object: &Arc<DiskObject>,
-        index: u32,
-        unusable: &Unusable,
-    ) {
+    pub(crate) fn note_unusable(&self, stored: &Stored, index: u32, unusable: &Unusable) {
         let Some(disk) = self.disk() else { return };
         match unusable {
             Unusable::Absent => (),
             Unusable::Failed(error) => {
                 self.counters().disk_read_errors.inc();
-                disk.read_failed(disk_object, index, error);
-                self.close_file(disk_object);
+                disk.read_failed(stored, index, error);
+                self.close_stored(stored);
             }
             Unusable::Short => {
                 self.counters().records_dropped.inc();
-                disk.drop_object(disk_object);
-                self.close_file(disk_object);
+                disk.drop_object(stored);
+                self.close_stored(stored);
             }
             Unusable::Damaged => {
                 self.counters().verify_mismatches.inc();
-                disk.drop_block(disk_object, index);
+                disk.drop_block(stored, index);
             }
         }
     }
+}
+
+/// What bytes of `stored` that are not those expected come to: it may have gone meanwhile.
+pub(crate) fn wrong(disk: &Disk, stored: &Stored) -> Unusable {
+    if disk.is_current(stored) { Unusable::Damaged } else { Unusable::Absent }
 }
 
 pub(crate) fn unusable(error: std::io::Error) -> Unusable {

@@ -20,6 +20,7 @@ use crate::core::backing::open_read;
 use crate::disk::Disk;
 use crate::disk::flaw::Flaw;
 use crate::disk::object::DiskObject;
+use crate::disk::stored::Stored;
 use crate::disk::verified::FileStamp;
 use crate::sums::{self, SUM_BYTES};
 
@@ -65,7 +66,7 @@ impl Core {
             let Some(_turn) = disk.check_turn().await else { return };
             let ended = core.check(disk, &checking.0).await;
             if let Err(Ended::Flawed(flaw)) = ended {
-                disk.note_flaw(&checking.0, &flaw);
+                disk.note_flaw(&Stored::File(Arc::clone(&checking.0)), &flaw);
             }
             drop(place);
         }));
@@ -100,11 +101,11 @@ impl Core {
 async fn check_block(
     file: &File,
     disk: &Disk,
-    (object, index): (&DiskObject, u32),
+    (object, index): (&Arc<DiskObject>, u32),
     mut buffer: Vec<u8>,
 ) -> Result<Vec<u8>, Flaw> {
     let len_bytes = in_memory(block_range(object.size_bytes(), index).len_bytes());
-    let sums = disk.sums_to_compare(object, index)?;
+    let sums = disk.sums_to_compare(&Stored::File(Arc::clone(object)), index)?;
     for start in (0..len_bytes).step_by(PIECE_BYTES) {
         let (reads_before, began) = (disk.reads_made(), Instant::now());
         let piece_bytes = PIECE_BYTES.min(len_bytes - start);

@@ -13,9 +13,9 @@ use tenderfs_byterange::ByteRange;
 
 use crate::block::{BLOCK_BYTES, BlockId, BlockRun, block_range, in_memory};
 use crate::core::Core;
-use crate::core::bring::{Unusable, unusable};
+use crate::core::bring::{Unusable, unusable, wrong};
 use crate::core::files::read_part;
-use crate::disk::object::DiskObject;
+use crate::disk::stored::Stored;
 use crate::memory::buddy::CHUNK_BYTES;
 use crate::memory::frame::{Filler, Publish};
 use crate::memory::zones::Zone;
@@ -84,11 +84,11 @@ impl Core {
         if !disk.may_read() || runs.iter().any(in_memory) {
             return None;
         }
-        let disk_object = disk.find(object.id())?;
-        if !runs.iter().all(|run| disk_object.is_present(run.index)) {
+        let stored = disk.find(object.id())?;
+        if !runs.iter().all(|run| stored.is_present(run.index)) {
             return None;
         }
-        let pieces = join_all(runs.into_iter().map(|run| self.piece(&disk_object, run))).await;
+        let pieces = join_all(runs.into_iter().map(|run| self.piece(&stored, run))).await;
         let pieces: Option<Pieces> = pieces.into_iter().collect();
         if pieces.is_none() {
             // What was read of the others is let go of.
@@ -97,38 +97,39 @@ impl Core {
         Some(View::new(pieces?, Tier::Disk, Rc::clone(self)))
     }
 
-    async fn piece(&self, disk_object: &Arc<DiskObject>, run: GranuleRun) -> Option<Piece> {
+    async fn piece(&self, stored: &Stored, run: GranuleRun) -> Option<Piece> {
         let (frame, mut filler) = self.memory().take_frame(run.bytes.len(), Zone::Hot)?;
         let started = Instant::now();
-        let result = self.fill_granules(disk_object, &run, &mut filler).await;
+        let result = self.fill_granules(stored, &run, &mut filler).await;
         if let Err(unusable) = result {
-            self.note_unusable(disk_object, run.index, &unusable);
+            self.note_unusable(stored, run.index, &unusable);
             return None;
         }
         if let Some(disk) = self.disk() {
-            disk.part_read_succeeded(disk_object);
+            disk.part_read_succeeded(stored);
         }
         self.counters().disk_read.observe(started.elapsed());
         self.counters().disk_read_bytes.add(run.bytes.len() as u64);
-        let id = BlockId { object: disk_object.id(), index: run.index };
+        let id = BlockId { object: stored.id(), index: run.index };
         Some(Piece { block: self.memory().unlisted(id, frame), bytes: run.asked })
     }
 
     async fn fill_granules(
         &self,
-        disk_object: &Arc<DiskObject>,
+        stored: &Stored,
         run: &GranuleRun,
         filler: &mut Filler,
     ) -> Result<(), Unusable> {
-        let expected = self.expected_sums(disk_object, run.index)?;
-        let file = self.open_file(disk_object).await.map_err(unusable)?;
-        let offset = u64::from(run.index) * BLOCK_BYTES + run.bytes.start as u64;
+        let disk = self.disk().ok_or(Unusable::Absent)?;
+        let expected = self.expected_sums(stored, run.index)?;
+        let file = self.open_stored(stored).await.map_err(unusable)?;
+        let offset = stored.offset() + u64::from(run.index) * BLOCK_BYTES + run.bytes.start as u64;
         let part_bytes = run.bytes.len().next_multiple_of(SUM_BYTES);
         // One part, as long as the frame.
         for lent in filler.lend(part_bytes) {
             let (result, lent) = read_part(&file, lent, offset).await;
             let right = || match &expected {
-                None => true,
+                None => disk.is_current(stored),
                 Some(sums) => {
                     let sums = sums.get(run.sums()).unwrap_or_default();
                     sums::verify(lent.bytes(), sums)
@@ -136,7 +137,7 @@ impl Core {
             };
             let (outcome, publish) = match result {
                 Ok(()) if right() => (Ok(()), Publish::Yes),
-                Ok(()) => (Err(Unusable::Damaged), Publish::No),
+                Ok(()) => (Err(wrong(disk, stored)), Publish::No),
                 Err(error) => (Err(unusable(error)), Publish::No),
             };
             filler.take_back(lent, publish);

@@ -14,11 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::block::BLOCK_BYTES;
 use crate::core::Core;
-use crate::core::files::write_all;
+use crate::core::files::{Create, write_all};
 use crate::disk::Disk;
 use crate::disk::index::Newcomer;
 use crate::disk::object::{Claim, DiskObject};
 use crate::disk::space::{Reservation, Verdict};
+use crate::disk::stored::Stored;
 use crate::memory::buddy::GRANULE_BYTES;
 use crate::memory::frame::Outgoing;
 use crate::memory::slot::Block;
@@ -254,6 +255,13 @@ impl Core {
             self.counters().disk_write_refused.inc();
             return Written::MemoryOnly;
         }
+        match disk.find(object.id()) {
+            Some(Stored::Packed(_)) => return Written::OnDisk,
+            None if disk.packs(object.size_bytes()) => {
+                return self.write_packed((block, sums), object, newcomer).await;
+            }
+            None | Some(Stored::File(_)) => {}
+        }
         let claimed =
             disk.object(object).map(|disk_object| (disk_object.claim(index), disk_object));
         let (claim, disk_object) = match claimed {
@@ -297,6 +305,52 @@ impl Core {
                 Written::MemoryOnly
             }
         }
+    }
+
+    /// Writes a small object to a pack.
+    async fn write_packed(
+        &self,
+        (block, sums): (&Arc<Block>, &Arc<[u32]>),
+        object: &Arc<Object>,
+        newcomer: Newcomer,
+    ) -> Written {
+        let Some(disk) = self.disk() else { return Written::MemoryOnly };
+        let skipped = || {
+            self.counters().disk_write_skipped.inc();
+            Written::MemoryOnly
+        };
+        let Some(mut claim) = disk.claim_packed(object.id()) else { return skipped() };
+        if disk.find(object.id()).is_some() {
+            return Written::OnDisk;
+        }
+        let reserved = self.reserve(disk, stored_bytes(block), newcomer).await;
+        let Some(place) = reserved.and_then(|bytes| claim.place(bytes)) else { return skipped() };
+        let started = Instant::now();
+        let written = match self.open_pack(place.pack, Create::IfMissing).await {
+            Ok(file) => write_all(&file, Outgoing::new(block.frame()), place.offset()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            self.counters().disk_write_errors.inc();
+            if error.raw_os_error() == Some(libc::EINVAL) && disk.is_direct() {
+                // A file system that opens for direct I/O and then refuses it: the next one goes well.
+                disk.give_up_direct();
+            } else {
+                disk.write_failed(&error);
+            }
+            disk.seal_pack(place.pack);
+            self.close_pack(place.pack);
+            return Written::MemoryOnly;
+        }
+        self.counters().disk_write.observe(started.elapsed());
+        self.counters().disk_write_blocks.inc();
+        self.counters().disk_write_bytes.add(block.frame().len_bytes() as u64);
+        disk.write_succeeded();
+        let mut entered = None;
+        claim.written(sums, || entered = disk.enter_packed(object, place));
+        let Some(packed) = entered else { return Written::MemoryOnly };
+        disk.catalogue_packed(packed, object.version(), sums).await;
+        Written::OnDisk
     }
 
     async fn write_frame(

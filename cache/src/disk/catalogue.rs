@@ -1,8 +1,9 @@
 //! The catalogue: what is on disk, in a crash-safe B-tree file.
 //!
-//! Four tables: `objects` (id to state, small, so that a start reads little), `names` (id to
-//! store, key and ETag), `sums` (id and block to checksums, written once per block) and `pins` (store
-//! and key to the end of a pin).
+//! `objects` (id to state, small, so that a start reads little), `names` (id to store, key and
+//! ETag), `sums` (id and block to checksums, written once per block), and `pins` (store and key to the
+//! end of a pin). Of objects in packs `packed` (place to id and state) and `facts` (place to checksums
+//! and name): in the order of their places, so that what is written together is together here too.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,11 @@ use redb::{
 
 use crate::disk::bitmap::Bitmap;
 use crate::disk::dir::{CacheDir, FORMAT, Found};
-use crate::disk::record::{ObjectRecord, decode_name, decode_sums, encode_name, encode_sums};
+use crate::disk::packed::Place;
+use crate::disk::record::{
+    ObjectRecord, PackedRecord, decode_facts, decode_name, decode_sums, encode_facts, encode_name,
+    encode_sums,
+};
 use crate::error::CacheError;
 use crate::keeping::Pin;
 use crate::version::{ObjectId, ObjectVersion};
@@ -27,6 +32,12 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<Id, &[u8]> = TableDefinition::new("objects");
 const NAMES: TableDefinition<Id, &[u8]> = TableDefinition::new("names");
 const SUMS: TableDefinition<(Id, u32), &[u8]> = TableDefinition::new("sums");
+
+/// Number of a pack and page in it.
+type At = (u32, u32);
+
+const PACKED: TableDefinition<At, &[u8]> = TableDefinition::new("packed");
+const FACTS: TableDefinition<At, &[u8]> = TableDefinition::new("facts");
 
 const PINS: TableDefinition<(&str, &str), u64> = TableDefinition::new("pins");
 
@@ -42,7 +53,7 @@ pub(crate) struct Catalogue {
 }
 
 /// One change; a batch of them is applied in order, all or none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Block `index` is durable.
     Block { id: ObjectId, version: ObjectVersion, last_use_ms: u64, index: u32, sums: Arc<[u32]> },
@@ -52,10 +63,26 @@ pub(crate) enum Change {
     NoObject { id: ObjectId },
     /// The object was used.
     Used { id: ObjectId, last_use_ms: u64 },
+    /// The object of `version` is durable in a pack.
+    Packed { place: Place, record: PackedRecord, version: ObjectVersion, sums: Arc<[u32]> },
+    /// The object in a pack was used.
+    PackedUsed { place: Place, record: PackedRecord },
+    /// The object at `place` is gone.
+    NotPacked { place: Place },
 }
 
-/// An object that the catalogue names.
-pub(crate) type Loaded = (ObjectId, ObjectRecord);
+/// What the catalogue names.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Objects with a file of their own.
+    pub(crate) objects: Vec<(ObjectId, ObjectRecord)>,
+    /// Objects in packs, in the order of their places.
+    pub(crate) packed: Vec<(Place, PackedRecord)>,
+}
+
+fn at(place: Place) -> At {
+    (place.pack, place.page.into())
+}
 
 impl Catalogue {
     /// Opens the catalogue of `dir` and reads what it names. One that is damaged, or of an older
@@ -65,7 +92,7 @@ impl Catalogue {
         dir: &CacheDir,
         found: Found,
         cache_bytes: usize,
-    ) -> Result<(Self, Vec<Loaded>), CacheError> {
+    ) -> Result<(Self, Loaded), CacheError> {
         let path = dir.catalogue_path();
         if found == Found::Ours {
             match open_and_load(&path, cache_bytes) {
@@ -112,7 +139,7 @@ impl Catalogue {
     pub(crate) fn look_at(
         dir: &CacheDir,
         cache_bytes: usize,
-    ) -> Result<(Self, Vec<Loaded>), CacheError> {
+    ) -> Result<(Self, Loaded), CacheError> {
         let path = dir.catalogue_path();
         open_and_load(&path, cache_bytes).map_err(|unreadable| match unreadable {
             Unreadable::System(source) => CacheError::Catalogue { path, source },
@@ -135,6 +162,7 @@ impl Catalogue {
         // Recovery after a crash then takes as long for a large cache as for a small one.
         transaction.set_quick_repair(true);
         apply(&transaction, changes)?;
+        apply_packed(&transaction, changes)?;
         transaction.commit()?;
         Ok(())
     }
@@ -165,9 +193,29 @@ impl Catalogue {
                     take(ObjectId(id.value()), store, key);
                 }
             }
-            Ok(())
+            self.each_packed_name(&mut take)
         };
         read().map_err(Box::new)
+    }
+
+    fn each_packed_name(
+        &self,
+        take: &mut impl FnMut(ObjectId, &str, &str),
+    ) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let packed = transaction.open_table(PACKED)?;
+        let facts = transaction.open_table(FACTS)?;
+        // Both have the same keys in the same order.
+        for (entry, facts) in packed.iter()?.zip(facts.iter()?) {
+            let ((at, record), (facts_at, facts)) = (entry?, facts?);
+            if at.value() == facts_at.value()
+                && let Some(record) = PackedRecord::decode(record.value())
+                && let Some((_, store, key)) = decode_facts(facts.value())
+            {
+                take(record.id, store, key);
+            }
+        }
+        Ok(())
     }
 
     /// What is pinned.
@@ -221,6 +269,50 @@ impl Catalogue {
     }
 }
 
+impl Catalogue {
+    /// Checksums of the object at `place`; `None` if there are none or they cannot be read.
+    pub(crate) fn packed_sums(&self, place: Place) -> Option<Arc<[u32]>> {
+        let read = || -> Result<Option<Arc<[u32]>>, redb::Error> {
+            let facts = self.database.begin_read()?.open_table(FACTS)?;
+            let found = facts.get(at(place))?;
+            Ok(found.and_then(|facts| decode_facts(facts.value()).map(|(sums, ..)| sums)))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::debug!(%error, "checksums cannot be read from the catalogue");
+            None
+        })
+    }
+}
+
+/// Applies the changes of objects in packs.
+fn apply_packed(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb::Error> {
+    let mut packed = transaction.open_table(PACKED)?;
+    let mut facts = transaction.open_table(FACTS)?;
+    for change in changes {
+        match change {
+            Change::Packed { place, record, version, sums } => {
+                packed.insert(at(*place), record.encode().as_slice())?;
+                facts.insert(at(*place), encode_facts(version, sums).as_slice())?;
+            }
+            Change::PackedUsed { place, record } => {
+                // Only what is there was used.
+                if packed.get(at(*place))?.is_some() {
+                    packed.insert(at(*place), record.encode().as_slice())?;
+                }
+            }
+            Change::NotPacked { place } => {
+                packed.remove(at(*place))?;
+                facts.remove(at(*place))?;
+            }
+            Change::Block { .. }
+            | Change::NoBlock { .. }
+            | Change::NoObject { .. }
+            | Change::Used { .. } => {}
+        }
+    }
+    Ok(())
+}
+
 fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb::Error> {
     let mut objects = transaction.open_table(OBJECTS)?;
     let mut names = transaction.open_table(NAMES)?;
@@ -262,6 +354,7 @@ fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), redb:
                     objects.insert(id.0, record.encode().as_slice())?;
                 }
             }
+            Change::Packed { .. } | Change::PackedUsed { .. } | Change::NotPacked { .. } => {}
         }
     }
     Ok(())
@@ -286,7 +379,7 @@ impl From<redb::Error> for Unreadable {
     }
 }
 
-fn open_and_load(path: &Path, cache_bytes: usize) -> Result<(Catalogue, Vec<Loaded>), Unreadable> {
+fn open_and_load(path: &Path, cache_bytes: usize) -> Result<(Catalogue, Loaded), Unreadable> {
     // A damaged file must not take the daemon down with it, wherever the library notices it.
     let attempt = AssertUnwindSafe(|| try_open_and_load(path, cache_bytes));
     match catch_unwind(attempt) {
@@ -295,10 +388,7 @@ fn open_and_load(path: &Path, cache_bytes: usize) -> Result<(Catalogue, Vec<Load
     }
 }
 
-fn try_open_and_load(
-    path: &Path,
-    cache_bytes: usize,
-) -> Result<(Catalogue, Vec<Loaded>), Unreadable> {
+fn try_open_and_load(path: &Path, cache_bytes: usize) -> Result<(Catalogue, Loaded), Unreadable> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = crate::disk::dir::open_own(path, &mut options).map_err(redb::Error::Io)?;
@@ -323,6 +413,8 @@ fn prepare(database: &Database) -> Result<(), Unreadable> {
             transaction.open_table(OBJECTS)?;
             transaction.open_table(NAMES)?;
             transaction.open_table(SUMS)?;
+            transaction.open_table(PACKED)?;
+            transaction.open_table(FACTS)?;
         }
         let format = meta.get("format")?.map(|format| format.value());
         drop(meta);
@@ -341,30 +433,45 @@ fn prepare(database: &Database) -> Result<(), Unreadable> {
     }
 }
 
-fn load(database: &Database) -> Result<Vec<Loaded>, redb::Error> {
-    let table = database.begin_read()?.open_table(OBJECTS)?;
-    let count = usize::try_from(table.len()?).unwrap_or_default();
-    // A damaged count must not take all memory; the list grows if there are more.
-    let mut objects = Vec::with_capacity(count.min(LOADED_AT_ONCE));
+fn load(database: &Database) -> Result<Loaded, redb::Error> {
+    let transaction = database.begin_read()?;
     let mut refused: u64 = 0;
-    for entry in table.iter()? {
+    let objects = transaction.open_table(OBJECTS)?;
+    let mut loaded = Loaded::default();
+    loaded.objects.reserve(expected(objects.len()?));
+    for entry in objects.iter()? {
         let (id, value) = entry?;
         match ObjectRecord::decode(value.value()) {
-            Some(record) => objects.push((ObjectId(id.value()), record)),
+            Some(record) => loaded.objects.push((ObjectId(id.value()), record)),
             None => refused += 1,
+        }
+    }
+    let packed = transaction.open_table(PACKED)?;
+    loaded.packed.reserve(expected(packed.len()?));
+    for entry in packed.iter()? {
+        let (at, value) = entry?;
+        let (pack, page) = at.value();
+        match (u16::try_from(page), PackedRecord::decode(value.value())) {
+            (Ok(page), Some(record)) => loaded.packed.push((Place { pack, page }, record)),
+            _ => refused += 1,
         }
     }
     if refused > 0 {
         tracing::warn!(refused, "catalogue records that make no sense were left out");
     }
-    Ok(objects)
+    Ok(loaded)
+}
+
+/// A damaged count must not take all memory; the list grows if there are more.
+fn expected(count: u64) -> usize {
+    usize::try_from(count).unwrap_or_default().min(LOADED_AT_ONCE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reopened_as(format: u64) -> (CacheDir, Result<Vec<Loaded>, CacheError>) {
+    fn reopened_as(format: u64) -> (CacheDir, Result<Loaded, CacheError>) {
         let parent = tempfile::tempdir().unwrap();
         let (dir, found) = CacheDir::open(parent.path()).unwrap();
         let (catalogue, _) = Catalogue::open(&dir, found, 1 << 20).unwrap();
@@ -383,17 +490,35 @@ mod tests {
 
     #[test]
     fn a_newer_catalogue_is_refused_and_an_older_one_begun_anew() {
-        assert_eq!(reopened_as(FORMAT).1.unwrap().len(), 1);
-        assert_eq!(reopened_as(FORMAT - 1).1.unwrap().len(), 0);
+        assert_eq!(reopened_as(FORMAT).1.unwrap().objects.len(), 1);
+        assert_eq!(reopened_as(FORMAT - 1).1.unwrap().objects.len(), 0);
         let (_dir, newer) = reopened_as(FORMAT + 1);
         let Err(CacheError::NewerFormat { format, .. }) = newer else { panic!("not refused") };
         assert_eq!(format, FORMAT + 1);
     }
 
+    /// Of a million objects: with a file each, and in packs.
+    ///
     /// `cargo test --release -p tenderfs-cache --lib -- --ignored --nocapture a_million`
     #[test]
     #[ignore = "a measurement: some minutes and 1 GiB of disk"]
     fn a_million_objects_are_known_soon_after_the_start() {
+        let sums: Arc<[u32]> = [7, 8].into();
+        a_million("with files of their own", |number, version| {
+            let (id, last_use_ms) = (version.id(), number);
+            Change::Block { id, version, last_use_ms, index: 0, sums: Arc::clone(&sums) }
+        });
+        a_million("in packs", |number, version| {
+            // 27 pages each, 2427 of them in a pack.
+            let (pack, nth) = (number / 2427, number % 2427);
+            let place =
+                Place { pack: pack.try_into().unwrap(), page: (nth * 27).try_into().unwrap() };
+            let record = PackedRecord { id: version.id(), bytes: 110_000, used_s: 7 };
+            Change::Packed { place, record, version, sums: Arc::clone(&sums) }
+        });
+    }
+
+    fn a_million(kind: &str, change: impl Fn(u64, ObjectVersion) -> Change) {
         const OBJECTS: u64 = 1_000_000;
         let parent = tempfile::tempdir_in("/var/tmp").unwrap();
         let (dir, found) = CacheDir::open(parent.path()).unwrap();
@@ -405,8 +530,7 @@ mod tests {
                 etag: format!("\"{number:032x}\"").into(),
                 size_bytes: 110_000,
             };
-            let sums = [7, 8].into();
-            Change::Block { id: version.id(), version, last_use_ms: number, index: 0, sums }
+            change(number, version)
         };
         for batch in 0..OBJECTS / 10_000 {
             let changes: Vec<_> = (batch * 10_000..(batch + 1) * 10_000).map(block).collect();
@@ -428,6 +552,7 @@ mod tests {
         let settings = crate::CacheSettings {
             dir: Some(copy),
             disk_size_bytes: 1 << 40,
+            pack_below_bytes: 1 << 20,
             free_space_ratio: 0.0,
             policy: crate::Policy::Auto,
             arena_bytes: crate::ARENA_BYTES_MIN,
@@ -442,7 +567,7 @@ mod tests {
         let grown = resident().saturating_sub(before);
         assert_eq!(cache.usage().disk_objects, OBJECTS);
         eprintln!(
-            "{OBJECTS} objects after a kill: open in {took:?}; {} bytes of memory an object, catalogue \
+            "{OBJECTS} objects {kind} after a kill: open in {took:?}; {} bytes of memory an object, catalogue \
              of {} MiB, its pages of at most 16 MiB included",
             grown / OBJECTS,
             bytes >> 20

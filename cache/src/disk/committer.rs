@@ -4,6 +4,7 @@
 //! then catalogue for what comes; catalogue, then unlink for what goes.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,11 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::disk::catalogue::Change;
 use crate::disk::dir::open_own;
-use crate::disk::index::{Choice, Newcomer, Wanted};
+use crate::disk::index::{Choice, Newcomer, Wanted, taken_bytes};
 use crate::disk::object::DiskObject;
-use crate::disk::space::Marks;
+use crate::disk::packs::punch;
+use crate::disk::space::{FileSpace, Marks};
+use crate::disk::stored::{Packed, Stored};
 use crate::disk::verified::FileStamp;
-use crate::disk::{Inner, orphans};
+use crate::disk::{Inner, orphans, packed_record};
 use crate::error::CacheError;
 use crate::keeping;
 use crate::version::{ObjectId, ObjectVersion};
@@ -43,19 +46,31 @@ pub(crate) struct Written {
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
+/// An object in a pack that is written and not yet durable.
+pub(crate) struct WrittenPacked {
+    pub(crate) packed: Packed,
+    pub(crate) version: ObjectVersion,
+    pub(crate) sums: Arc<[u32]>,
+    /// Its part of the backlog, given back by the commit.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
 /// What the committer is told.
 pub(crate) enum Order {
     Block(Written),
+    Packed(WrittenPacked),
     DropBlock {
         object: Arc<DiskObject>,
         index: u32,
     },
+    /// Those in packs are out of the index already.
     DropObjects {
-        objects: Vec<Arc<DiskObject>>,
+        objects: Vec<Stored>,
     },
     Used {
         object: Arc<DiskObject>,
     },
+    PackedUsed(Packed),
     Evict {
         bytes: u64,
         newcomer: Newcomer,
@@ -88,7 +103,9 @@ impl Committer {
             batch_blocks: 0,
             batch_began: None,
             used: Vec::new(),
+            packed_used: Vec::new(),
             uses_committed: Instant::now(),
+            punching: None,
         };
         let commit = {
             let running = Arc::clone(&running);
@@ -99,7 +116,8 @@ impl Committer {
         };
         let collect = {
             let (inner, running) = (Arc::clone(inner), Arc::clone(&running));
-            spawn("tenderfs-orphans", move || orphans::collect(&inner, &running))?
+            let new_pack = inner.packs.next_number();
+            spawn("tenderfs-orphans", move || orphans::collect(&inner, new_pack, &running))?
         };
         Ok(Self { orders, running, threads: Mutex::new(vec![commit, collect]) })
     }
@@ -156,6 +174,7 @@ pub(crate) fn unix_ms() -> u64 {
 /// A change that waits for the next commit.
 enum Pending {
     Block(Written),
+    Packed(WrittenPacked),
     DropBlock { id: ObjectId, index: u32 },
 }
 
@@ -167,7 +186,10 @@ struct Work {
     batch_began: Option<Instant>,
     /// Objects whose last use waits to be catalogued, each once.
     used: Vec<Arc<DiskObject>>,
+    packed_used: Vec<Packed>,
     uses_committed: Instant,
+    /// The pack that was punched last.
+    punching: Option<(u32, File)>,
 }
 
 impl Work {
@@ -200,11 +222,16 @@ impl Work {
                 self.batch_blocks += 1;
                 self.push(Pending::Block(written));
             }
+            Order::Packed(written) => {
+                self.batch_blocks += 1;
+                self.push(Pending::Packed(written));
+            }
             Order::DropBlock { object, index } => {
                 self.push(Pending::DropBlock { id: object.id(), index });
             }
-            Order::DropObjects { objects } => self.remove(&objects),
+            Order::DropObjects { objects } => self.remove(objects),
             Order::Used { object } => self.used.push(object),
+            Order::PackedUsed(packed) => self.packed_used.push(packed),
             Order::Evict { bytes, newcomer, done } => {
                 let choice = Choice::UnusedFirst;
                 let went = self.evict(Wanted { bytes, choice, newcomer });
@@ -238,14 +265,15 @@ impl Work {
             let (choice, newcomer) = (Choice::Unused, Newcomer::Nobody);
             self.evict(Wanted { bytes, choice, newcomer });
         }
+        self.remove_empty_packs();
         if self.uses_committed.elapsed() >= USES_TIME {
             self.commit_uses();
             self.inner.end_pins(unix_ms());
         }
     }
 
-    /// Makes the batch durable, and with it that objects `gone` are.
-    fn commit(&mut self, gone: &[Arc<DiskObject>]) {
+    /// Makes the batch durable, and with it what is `gone`.
+    fn commit(&mut self, gone: &[Change]) {
         let batch = std::mem::take(&mut self.batch);
         self.batch_blocks = 0;
         self.batch_began = None;
@@ -254,6 +282,7 @@ impl Work {
         }
         let started = Instant::now();
         let failed = self.sync_files(&batch);
+        self.sync_packs(&batch);
         let mut changes = Vec::with_capacity(batch.len() + gone.len());
         for pending in &batch {
             match pending {
@@ -265,20 +294,25 @@ impl Work {
                     index: written.index,
                     sums: Arc::clone(&written.sums),
                 }),
+                Pending::Packed(written) => changes.extend(self.change_of(written)),
                 Pending::DropBlock { id, index } => {
                     changes.push(Change::NoBlock { id: *id, index: *index });
                 }
             }
         }
-        changes.extend(gone.iter().map(|object| Change::NoObject { id: object.id() }));
+        changes.extend_from_slice(gone);
         if !self.commit_changes(&changes) {
             return;
         }
         for pending in &batch {
-            if let Pending::Block(written) = pending {
-                written.object.catalogued_block(written.index);
-                self.inner.counters.committed_blocks.inc();
+            match pending {
+                Pending::Block(written) => written.object.catalogued_block(written.index),
+                Pending::Packed(written) => {
+                    self.inner.packs.forget_sums(written.packed.entry.place());
+                }
+                Pending::DropBlock { .. } => continue,
             }
+            self.inner.counters.committed_blocks.inc();
         }
         self.inner.told_progress();
         self.inner.counters.commits.inc();
@@ -328,6 +362,44 @@ impl Work {
         failed
     }
 
+    /// Syncs each pack of the batch. What was written to one that fails is given up.
+    fn sync_packs(&mut self, batch: &[Pending]) {
+        let packed = batch.iter().filter_map(|pending| match pending {
+            Pending::Packed(written) => Some(written.packed),
+            Pending::Block(_) | Pending::DropBlock { .. } => None,
+        });
+        let packs: HashSet<u32> = packed.clone().map(|packed| packed.entry.place().pack).collect();
+        let mut failed = HashSet::new();
+        for pack in packs {
+            let path = self.inner.dir.pack_path(pack);
+            let synced = open_own(&path, std::fs::OpenOptions::new().read(true).write(true))
+                .and_then(|file| file.sync_data());
+            if let Err(error) = synced {
+                self.inner.counters.commit_errors.inc();
+                self.inner.write_failed(&error);
+                self.inner.packs.seal(pack);
+                failed.insert(pack);
+            }
+        }
+        for packed in packed.filter(|packed| failed.contains(&packed.entry.place().pack)) {
+            if self.inner.index.take_packed(packed.id, packed.entry.place()).is_some() {
+                self.punch_out(&packed);
+            }
+        }
+    }
+
+    /// What the catalogue is told of a written object, if it is there still.
+    fn change_of(&self, written: &WrittenPacked) -> Option<Change> {
+        let Packed { id, entry } = written.packed;
+        let is_there = self.inner.index.place_of(id) == Some(entry.place());
+        is_there.then(|| Change::Packed {
+            place: entry.place(),
+            record: packed_record(&written.packed),
+            version: written.version.clone(),
+            sums: Arc::clone(&written.sums),
+        })
+    }
+
     fn sync_file(&self, object: &DiskObject) -> io::Result<()> {
         let path = self.inner.dir.object_path(object.id());
         let file = open_own(&path, std::fs::OpenOptions::new().read(true).write(true))?;
@@ -344,7 +416,7 @@ impl Work {
     fn commit_uses(&mut self) {
         self.uses_committed = Instant::now();
         let used = std::mem::take(&mut self.used);
-        let changes: Vec<Change> = used
+        let mut changes: Vec<Change> = used
             .iter()
             .filter(|object| {
                 object.use_noted.store(false, Ordering::Relaxed);
@@ -352,6 +424,11 @@ impl Work {
             })
             .map(|object| Change::Used { id: object.id(), last_use_ms: object.last_use_ms() })
             .collect();
+        let packed_used = std::mem::take(&mut self.packed_used);
+        changes.extend(packed_used.iter().map(|packed| Change::PackedUsed {
+            place: packed.entry.place(),
+            record: packed_record(packed),
+        }));
         if !changes.is_empty() {
             self.commit_changes(&changes);
         }
@@ -365,27 +442,45 @@ impl Work {
         let victims = inner.index.victims(wanted, inner.regime(), in_use, now_ms);
         for victim in &victims {
             inner.counters.disk_evicted_objects.inc();
-            let bytes = victim.space().map_or(0, |space| space.bytes());
-            inner.counters.disk_evicted_bytes.add(bytes);
+            inner.counters.disk_evicted_bytes.add(taken_bytes(victim));
         }
-        self.remove(&victims);
-        !victims.is_empty()
+        let found = !victims.is_empty();
+        self.remove(victims);
+        found
     }
 
-    /// Removes objects: from the index, from the catalogue, and then their files.
-    fn remove(&mut self, objects: &[Arc<DiskObject>]) {
-        // What was removed before is not removed again: its name may belong to a new file by now.
-        let (objects, spaces): (Vec<_>, Vec<_>) = objects
-            .iter()
-            .filter_map(|object| object.evict().map(|space| (Arc::clone(object), space)))
-            .unzip();
-        if objects.is_empty() {
+    /// Removes objects: from the index, from the catalogue, and then their files. Those in packs are
+    /// out of the index.
+    fn remove(&mut self, objects: Vec<Stored>) {
+        let (mut files, mut packed) = (Vec::new(), Vec::new());
+        for object in objects {
+            match object {
+                // What was removed before is not removed again: its name may belong to a new file.
+                Stored::File(object) => {
+                    files.extend(object.evict().map(|space| (object, space)));
+                }
+                Stored::Packed(gone) => packed.push(gone),
+            }
+        }
+        if files.is_empty() && packed.is_empty() {
             return;
         }
-        // If this fails, the file goes all the same: space is needed, and a record without a file
-        // is noticed when it is used.
-        self.commit(&objects);
-        for (object, space) in objects.iter().zip(spaces) {
+        let gone_files = files.iter().map(|(object, _)| Change::NoObject { id: object.id() });
+        let gone_packed =
+            packed.iter().map(|packed| Change::NotPacked { place: packed.entry.place() });
+        // If this fails, the bytes go all the same: space is needed, and a record without a file is
+        // noticed when it is used, as are zeros.
+        self.commit(&gone_files.chain(gone_packed).collect::<Vec<_>>());
+        self.unlink(files);
+        for packed in &packed {
+            self.punch_out(packed);
+        }
+        self.remove_empty_packs();
+        self.inner.evictions.send_modify(|evictions| *evictions += 1);
+    }
+
+    fn unlink(&self, files: Vec<(Arc<DiskObject>, Arc<FileSpace>)>) {
+        for (object, space) in files {
             let path = self.inner.dir.object_path(object.id());
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -395,9 +490,49 @@ impl Work {
                 }
                 _ => space.doom(),
             }
-            self.inner.index.forget(object);
+            self.inner.index.forget(&object);
         }
-        self.inner.evictions.send_modify(|evictions| *evictions += 1);
+    }
+
+    /// Gives the space of an object back that is neither in the index nor in the catalogue.
+    fn punch_out(&mut self, packed: &Packed) {
+        let entry = packed.entry;
+        let inner = Arc::clone(&self.inner);
+        inner.packs.forget_sums(entry.place());
+        let pack = entry.place().pack;
+        let result = match &self.punching {
+            Some((open, file)) if *open == pack => Ok(file),
+            _ => open_own(
+                &inner.dir.pack_path(pack),
+                std::fs::OpenOptions::new().read(true).write(true),
+            )
+            .map(|file| &self.punching.insert((pack, file)).1),
+        };
+        match result.and_then(|file| punch(file, entry.place().offset(), entry.stored_bytes())) {
+            // A file that is gone takes nothing.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // It takes its space still, until the pack goes or the next start.
+                tracing::warn!(%error, pack, "evicted object cannot be punched out of its pack");
+            }
+            _ => inner.packs.punched(pack, entry.stored_bytes()),
+        }
+        inner.packs.removed(pack);
+    }
+
+    /// Removes the files of packs in which nothing is.
+    fn remove_empty_packs(&mut self) {
+        for (pack, space) in self.inner.packs.take_empty() {
+            self.punching.take_if(|(open, _)| *open == pack);
+            let path = self.inner.dir.pack_path(pack);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "empty pack cannot be removed");
+                    std::mem::forget(space);
+                }
+                _ => space.doom(),
+            }
+            self.inner.evictions.send_modify(|evictions| *evictions += 1);
+        }
     }
 }
 

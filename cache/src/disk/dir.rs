@@ -56,8 +56,9 @@ impl CacheDir {
         let lock = lock(&path)?;
         let dir = Self { path, _lock: lock };
         let found = dir.check_version()?;
-        let objects = dir.objects_path();
-        builder.create(&objects).map_err(failed("create", &objects))?;
+        for folder in [dir.objects_path(), dir.packs_path()] {
+            builder.create(&folder).map_err(failed("create", &folder))?;
+        }
         Ok((dir, found))
     }
 
@@ -85,6 +86,16 @@ impl CacheDir {
     /// Where the object files are.
     pub(crate) fn objects_path(&self) -> PathBuf {
         self.path.join("objects")
+    }
+
+    /// Where the packs are.
+    pub(crate) fn packs_path(&self) -> PathBuf {
+        self.path.join("packs")
+    }
+
+    /// The file of pack `number`.
+    pub(crate) fn pack_path(&self, number: u32) -> PathBuf {
+        self.packs_path().join(format!("{number:08x}.pack"))
     }
 
     /// The file of object `id`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::{block_range, in_memory};
 use crate::disk::Disk;
-use crate::disk::object::DiskObject;
+use crate::disk::stored::Stored;
 use crate::sums;
 
 /// Why blocks on disk are of no use.
@@ -21,18 +21,14 @@ pub(crate) enum Flaw {
 
 impl Disk {
     /// The checksums that block `index` must have, whatever `verify` says.
-    pub(crate) fn sums_to_compare(
-        &self,
-        object: &DiskObject,
-        index: u32,
-    ) -> Result<Arc<[u32]>, Flaw> {
+    pub(crate) fn sums_to_compare(&self, object: &Stored, index: u32) -> Result<Arc<[u32]>, Flaw> {
         let len_bytes = in_memory(block_range(object.size_bytes(), index).len_bytes());
         let sums = self.sums(object, index).filter(|sums| sums.len() == sums::count(len_bytes));
         sums.ok_or(Flaw::Damaged { index })
     }
 
     /// Counts the flaw and forgets what has it, so that it is fetched again.
-    pub(crate) fn note_flaw(&self, object: &Arc<DiskObject>, flaw: &Flaw) {
+    pub(crate) fn note_flaw(&self, object: &Stored, flaw: &Flaw) {
         let counters = &self.inner.counters;
         match flaw {
             Flaw::Short => {

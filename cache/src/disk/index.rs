@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::object::DiskObject;
-use crate::keeping::{Order, Regime};
+use crate::disk::packed::{Entry, PackedIndex, Place, seconds};
+use crate::disk::stored::{Packed, Stored};
+use crate::keeping::{Order, Regime, Stamp};
 use crate::lru::{LazyLru, Standing};
 use crate::memory::directory::SpreadHasher;
 use crate::version::ObjectId;
@@ -17,6 +19,9 @@ const LOOKS_MAX: usize = 4096;
 
 /// How long an object in use must be idle before it may be evicted.
 pub(crate) const IN_USE_IDLE_MS: u64 = 10_000;
+
+/// A use of a packed object is worth a change of the catalogue if the one before was so long ago.
+const PACKED_USE_S: u32 = 600;
 
 /// What may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,8 @@ struct Inner {
     order: LazyLru<ObjectId>,
     /// The same objects as in `order`.
     by_id: BTreeSet<ObjectId>,
+    /// Objects that have no file of their own.
+    packed: PackedIndex,
     /// Bytes of pinned objects, which are in no order.
     pinned_bytes: u64,
     pinned_objects: u64,
@@ -88,6 +95,7 @@ impl Index {
             objects: HashMap::default(),
             order: LazyLru::new(),
             by_id: BTreeSet::new(),
+            packed: PackedIndex::default(),
             pinned_bytes: 0,
             pinned_objects: 0,
         };
@@ -95,9 +103,70 @@ impl Index {
     }
 
     /// The object `id`, unless it is absent or being evicted.
-    pub(crate) fn find(&self, id: ObjectId) -> Option<Arc<DiskObject>> {
+    pub(crate) fn find(&self, id: ObjectId) -> Option<Stored> {
+        let inner = self.lock();
+        if let Some(object) = inner.objects.get(&id) {
+            let object = Arc::clone(object);
+            drop(inner);
+            return object.is_alive().then_some(Stored::File(object));
+        }
+        let entry = inner.packed.get(id)?;
+        Some(Stored::Packed(Packed { id, entry: *entry }))
+    }
+
+    /// As [`Index::find`], of objects with a file of their own.
+    pub(crate) fn find_file(&self, id: ObjectId) -> Option<Arc<DiskObject>> {
         let object = self.lock().objects.get(&id).cloned();
         object.filter(|object| object.is_alive())
+    }
+
+    /// Where the packed object `id` is.
+    pub(crate) fn place_of(&self, id: ObjectId) -> Option<Place> {
+        self.lock().packed.get(id).map(Entry::place)
+    }
+
+    /// Adds an object that was written to a pack.
+    pub(crate) fn insert_packed(&self, packed: Packed) {
+        self.lock().packed.insert(packed.id, packed.entry);
+    }
+
+    /// Removes the packed object `id` if it is at `place` still: who is given it has it removed from
+    /// the catalogue and from its pack.
+    pub(crate) fn take_packed(&self, id: ObjectId, place: Place) -> Option<Packed> {
+        let mut inner = self.lock();
+        if inner.packed.get(id)?.place() != place {
+            return None;
+        }
+        let entry = inner.packed.remove(id)?;
+        if entry.is_pinned {
+            inner.count_pinned(entry.bytes.into(), false);
+        }
+        Some(Packed { id, entry })
+    }
+
+    /// The packed object `id` was used. Returns the entry if the use before was so long ago that the
+    /// catalogue should hear of this one.
+    pub(crate) fn touch_packed(&self, id: ObjectId, used_ms: u64) -> Option<Packed> {
+        let mut inner = self.lock();
+        let entry = inner.packed.get_mut(id)?;
+        let before_s = entry.used_s;
+        entry.used_s = before_s.max(seconds(used_ms));
+        let is_news = entry.used_s - before_s >= PACKED_USE_S;
+        is_news.then_some(Packed { id, entry: *entry })
+    }
+
+    /// Notes that `id` was used at a time by the clock of the policy: `now` makes it of the time
+    /// before, which is 0 if it is not known.
+    pub(crate) fn visited(&self, id: ObjectId, now: impl FnOnce(Stamp) -> Stamp) {
+        let mut inner = self.lock();
+        if let Some(object) = inner.objects.get(&id) {
+            let stamp = now(object.stamp.load(Ordering::Relaxed));
+            object.stamp.store(stamp, Ordering::Relaxed);
+        } else if let Some(entry) = inner.packed.get_mut(id) {
+            entry.set_stamp(now(entry.stamp()));
+        } else {
+            now(0);
+        }
     }
 
     /// The object `id`, made if it is absent; `None` while it is being evicted.
@@ -142,6 +211,18 @@ impl Index {
         }
     }
 
+    /// Adds objects in packs that the catalogue names.
+    pub(crate) fn load_packed(&self, packed: PackedIndex) {
+        self.lock().packed = packed;
+    }
+
+    /// What `take` makes of the packed objects, in the order of their ids.
+    pub(crate) fn each_packed(&self, mut take: impl FnMut(Packed)) {
+        for (id, entry) in self.lock().packed.iter() {
+            take(Packed { id, entry: *entry });
+        }
+    }
+
     /// Chooses objects that together take at least the wanted bytes, those first that `regime`
     /// values least, or as many as there are; none at all if they would not make room for a
     /// rival. They are not evicted yet. `in_use_since_ms` tells the last use of an object that
@@ -152,8 +233,8 @@ impl Index {
         regime: Regime,
         in_use_since_ms: impl Fn(ObjectId) -> Option<u64>,
         now_ms: u64,
-    ) -> Vec<Arc<DiskObject>> {
-        let mut victims: Vec<Arc<DiskObject>> = Vec::new();
+    ) -> Vec<Stored> {
+        let mut victims: Vec<Stored> = Vec::new();
         let mut found_bytes = 0;
         let mut inner = self.lock();
         for in_use in [false, true] {
@@ -173,7 +254,7 @@ impl Index {
                     Some(used_ms) => Standing::Idle(used_ms.max(own_ms)),
                 };
                 let Some(victim) = inner.take(regime, wanted.newcomer, standing) else { break };
-                found_bytes += victim.space().map_or(0, |space| space.bytes());
+                found_bytes += taken_bytes(&victim);
                 victims.push(victim);
             }
         }
@@ -182,7 +263,10 @@ impl Index {
             && found_bytes < wanted.bytes;
         if is_in_vain {
             for victim in victims.drain(..) {
-                inner.put_in_order(&victim);
+                match victim {
+                    Stored::File(object) => inner.put_in_order(&object),
+                    Stored::Packed(packed) => inner.packed.insert(packed.id, packed.entry),
+                }
             }
         }
         victims
@@ -193,9 +277,19 @@ impl Index {
         if regime.order == Order::LeastRecent {
             return true;
         }
-        let inner = self.lock();
-        inner.by_id.last().is_some_and(|highest| *highest > id)
-            || inner.order.iter().next().is_some_and(|oldest| inner.is_stale(*oldest, regime))
+        let mut inner = self.lock();
+        let idle = |_, used_ms| Standing::Idle(used_ms);
+        let is_higher = inner.by_id.last().is_some_and(|highest| *highest > id)
+            || inner.packed.highest(Bound::Excluded(id), LOOKS_MAX, idle).is_some();
+        if is_higher || regime.stale_before == 0 {
+            return is_higher;
+        }
+        let oldest_file = inner.order.iter().next().copied();
+        let oldest_packed = inner.packed.oldest(LOOKS_MAX, idle).map(|(oldest, _)| oldest);
+        [oldest_file, oldest_packed]
+            .into_iter()
+            .flatten()
+            .any(|oldest| inner.is_stale(oldest, regime))
     }
 
     /// The file of an evicted object is gone: its name is free again.
@@ -216,7 +310,9 @@ impl Index {
     /// `bytes_max`.
     pub(crate) fn set_pinned(&self, id: ObjectId, pin: bool, bytes_max: u64) -> bool {
         let mut inner = self.lock();
-        let Some(object) = inner.objects.get(&id).cloned() else { return false };
+        let Some(object) = inner.objects.get(&id).cloned() else {
+            return inner.set_packed_pinned(id, pin, bytes_max);
+        };
         if is_pinned(&object) == pin {
             return pin;
         }
@@ -242,13 +338,17 @@ impl Index {
     /// what is kept of an object would keep its space.
     pub(crate) fn on_disk(&self) -> (Vec<ObjectId>, u64) {
         let inner = self.lock();
-        let bytes = inner.objects.values().map(|object| object.present_bytes()).sum();
-        (inner.objects.keys().copied().collect(), bytes)
+        let files: u64 = inner.objects.values().map(|object| object.present_bytes()).sum();
+        let packed: u64 = inner.packed.iter().map(|(_, entry)| u64::from(entry.bytes)).sum();
+        let ids = inner.objects.keys().copied().chain(inner.packed.iter().map(|(id, _)| id));
+        (ids.collect(), files + packed)
     }
 
-    /// Objects with a file.
-    pub(crate) fn len_objects(&self) -> u64 {
-        self.lock().objects.len() as u64
+    /// Objects that are there, and how many of them are in packs.
+    pub(crate) fn len_objects(&self) -> (u64, u64) {
+        let inner = self.lock();
+        let packed = inner.packed.len() as u64;
+        (inner.objects.len() as u64 + packed, packed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -265,11 +365,30 @@ impl Inner {
     /// Notes that `object` is pinned, or is not any more.
     fn pinned(&mut self, object: &DiskObject, is_pinned: bool) {
         object.is_pinned.store(is_pinned, Ordering::Relaxed);
+        self.count_pinned(object.size_bytes(), is_pinned);
+    }
+
+    fn set_packed_pinned(&mut self, id: ObjectId, pin: bool, bytes_max: u64) -> bool {
+        let pinned_bytes = self.pinned_bytes;
+        let Some(entry) = self.packed.get_mut(id) else { return false };
+        let bytes = u64::from(entry.bytes);
+        if entry.is_pinned == pin {
+            return pin;
+        }
+        if pin && pinned_bytes + bytes > bytes_max {
+            return false;
+        }
+        entry.is_pinned = pin;
+        self.count_pinned(bytes, pin);
+        pin
+    }
+
+    fn count_pinned(&mut self, object_bytes: u64, is_pinned: bool) {
         let (objects, bytes) = (&mut self.pinned_objects, &mut self.pinned_bytes);
         if is_pinned {
-            (*objects, *bytes) = (*objects + 1, *bytes + object.size_bytes());
+            (*objects, *bytes) = (*objects + 1, *bytes + object_bytes);
         } else {
-            (*objects, *bytes) = (*objects - 1, *bytes - object.size_bytes());
+            (*objects, *bytes) = (*objects - 1, *bytes - object_bytes);
         }
     }
 
@@ -283,27 +402,32 @@ impl Inner {
         self.by_id.remove(&object.id());
     }
 
-    /// Takes the object that goes first out of the order; it stays in the map.
+    /// Takes the object that goes first out of the order. One with a file stays in the map.
     fn take(
         &mut self,
         regime: Regime,
         newcomer: Newcomer,
         standing: impl Fn(ObjectId, u64) -> Standing,
-    ) -> Option<Arc<DiskObject>> {
-        let oldest = self.oldest(&standing);
+    ) -> Option<Stored> {
+        let may_be_stale = regime.order == Order::LeastRecent || regime.stale_before > 0;
+        let oldest = may_be_stale.then(|| self.oldest(&standing)).flatten();
         let id = match regime.order {
             Order::LeastRecent => oldest,
             Order::LowestIds => oldest
                 .filter(|id| self.is_stale(*id, regime))
                 .or_else(|| self.highest(newcomer.higher(), &standing)),
-        };
-        let object = Arc::clone(self.objects.get(&id?)?);
+        }?;
+        if let Some(entry) = self.packed.remove(id) {
+            return Some(Stored::Packed(Packed { id, entry }));
+        }
+        let object = Arc::clone(self.objects.get(&id)?);
         self.take_from_order(&object);
-        Some(object)
+        Some(Stored::File(object))
     }
 
     /// The least recently used object that may go.
     fn oldest(&mut self, standing: &impl Fn(ObjectId, u64) -> Standing) -> Option<ObjectId> {
+        let packed = self.packed.oldest(LOOKS_MAX, standing);
         let Self { objects, order, .. } = self;
         let moved = |id: &ObjectId, stamp| {
             if let Some(object) = objects.get(id) {
@@ -311,7 +435,8 @@ impl Inner {
             }
         };
         let standing = |id: &ObjectId| standing_of(objects, *id, standing);
-        order.oldest(LOOKS_MAX, standing, moved).map(|(id, _)| id)
+        let file = order.oldest(LOOKS_MAX, standing, moved);
+        [packed, file].into_iter().flatten().min_by_key(|(_, used_ms)| *used_ms).map(|(id, _)| id)
     }
 
     /// The object with the highest id within `bound` that may go.
@@ -323,16 +448,25 @@ impl Inner {
         let higher = self.by_id.range((bound, Bound::Unbounded)).rev().take(LOOKS_MAX);
         let mut idle =
             higher.filter(|id| standing_of(&self.objects, **id, standing) != Standing::Busy);
-        idle.next().copied()
+        idle.next().copied().max(self.packed.highest(bound, LOOKS_MAX, standing))
     }
 
     fn is_stale(&self, id: ObjectId, regime: Regime) -> bool {
-        let stamp = |object: &Arc<DiskObject>| object.stamp.load(Ordering::Relaxed);
-        self.objects.get(&id).is_some_and(|object| stamp(object) < regime.stale_before)
+        let file = self.objects.get(&id).map(|object| object.stamp.load(Ordering::Relaxed));
+        let stamp = file.or_else(|| self.packed.get(id).map(Entry::stamp));
+        stamp.is_some_and(|stamp| stamp < regime.stale_before)
     }
 }
 
 type Objects = HashMap<ObjectId, Arc<DiskObject>, BuildHasherDefault<SpreadHasher>>;
+
+/// Bytes that come back if `victim` goes.
+pub(crate) fn taken_bytes(victim: &Stored) -> u64 {
+    match victim {
+        Stored::File(object) => object.space().map_or(0, |space| space.bytes()),
+        Stored::Packed(packed) => packed.entry.stored_bytes(),
+    }
+}
 
 fn is_pinned(object: &DiskObject) -> bool {
     object.is_pinned.load(Ordering::Relaxed)
@@ -391,7 +525,7 @@ mod tests {
         assert_eq!(ids(&index.victims(wanted, regime, |_| None, 1000)), expected);
     }
 
-    fn ids(victims: &[Arc<DiskObject>]) -> Vec<u8> {
+    fn ids(victims: &[Stored]) -> Vec<u8> {
         victims.iter().map(|victim| victim.id().0[0]).collect()
     }
 
@@ -418,7 +552,7 @@ mod tests {
     #[test]
     fn a_lent_file_is_never_evicted_for_its_space() {
         let (index, _ledger) = index(&[(1, 10), (2, 20)]);
-        let first = index.find(id(1)).unwrap();
+        let first = index.find_file(id(1)).unwrap();
         first.lend();
         check(&index, 1000, Newcomer::Nobody, &[2]);
         check(&index, 1000, Newcomer::Nobody, &[]);
@@ -429,7 +563,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_objects_go_first() {
         let (index, _ledger) = index(&[(1, 30), (2, 10), (3, 20)]);
-        index.find(id(2)).unwrap().touch(40);
+        index.find_file(id(2)).unwrap().touch(40);
         check(&index, 101, Newcomer::Nobody, &[3, 1]);
         check(&index, 1000, Newcomer::Nobody, &[2]);
     }
@@ -472,7 +606,7 @@ mod tests {
             check_in(regime, &index, (1000, Newcomer::Nobody), &[2]);
             assert!(!index.set_pinned(id(3), false, 200));
             check_in(regime, &index, (1000, Newcomer::Nobody), &[3]);
-            let first = index.find(id(1)).unwrap();
+            let first = index.find_file(id(1)).unwrap();
             index.forget(&first);
             assert_eq!(index.pinned(), (0, 0));
         }
@@ -482,7 +616,7 @@ mod tests {
     fn what_is_stale_goes_for_any_id() {
         let (index, _ledger) = index(&[(3, 10), (5, 40), (7, 20)]);
         for (number, stamp) in [(3, 50), (5, 90), (7, 60)] {
-            index.find(id(number)).unwrap().stamp.store(stamp, Ordering::Relaxed);
+            index.find_file(id(number)).unwrap().stamp.store(stamp, Ordering::Relaxed);
         }
         let regime = |stale_before| Regime { stale_before, ..LOWEST_IDS };
         assert!(!index.has_place_for(id(9), regime(50)));
@@ -496,10 +630,10 @@ mod tests {
     #[test]
     fn the_name_of_an_evicted_object_is_taken_until_its_file_is_gone() {
         let (index, ledger) = index(&[(1, 10)]);
-        let object = index.find(id(1)).unwrap();
+        let object = index.find_file(id(1)).unwrap();
         object.evict();
         let make = || DiskObject::new(id(1), 100, 0, ledger.file(0));
-        assert!(index.find(id(1)).is_none());
+        assert!(index.find_file(id(1)).is_none());
         assert!(index.find_or_insert(id(1), make).is_none());
         index.forget(&object);
         assert!(index.find_or_insert(id(1), make).is_some());

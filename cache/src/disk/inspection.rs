@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::block::block_count;
 use crate::disk::catalogue::Catalogue;
 use crate::disk::dir::{CacheDir, FORMAT, Found};
+use crate::disk::packed::Entry;
 use crate::disk::{object, orphans};
 use crate::error::CacheError;
 use crate::keeping::Pin;
@@ -22,6 +23,10 @@ pub struct Inspection {
     pub format: u64,
     /// What it holds of each store, by the store's name.
     pub stores: BTreeMap<String, Held>,
+    /// Of the object versions those that share a file with others.
+    pub packed: u64,
+    /// Files that they share.
+    pub packs: u64,
     /// Bytes of the catalogue.
     pub catalogue_bytes: u64,
     /// Files that the catalogue does not name: a daemon removes them.
@@ -64,7 +69,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
     }
     let (catalogue, loaded) = Catalogue::look_at(&dir, PAGES_BYTES)?;
     let unreadable = |source| CacheError::Catalogue { path: dir.catalogue_path(), source };
-    let mut store_of: HashMap<ObjectId, String> = HashMap::with_capacity(loaded.len());
+    let mut store_of: HashMap<ObjectId, String> = HashMap::with_capacity(loaded.objects.len());
     let named = catalogue.each_name(|id, store, _| {
         store_of.insert(id, store.to_owned());
     });
@@ -75,15 +80,33 @@ pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
         pins: catalogue.pins().map_err(unreadable)?,
         ..Inspection::default()
     };
-    let mut known: HashMap<ObjectId, bool> = HashMap::with_capacity(loaded.len());
-    for (id, record) in loaded {
+    let mut known: HashMap<ObjectId, bool> = HashMap::with_capacity(loaded.objects.len());
+    let mut store = |id| store_of.remove(&id).unwrap_or_else(|| "unknown".to_owned());
+    for (id, record) in loaded.objects {
         known.insert(id, false);
-        let store = store_of.remove(&id).unwrap_or_else(|| "unknown".to_owned());
-        let held = inspection.stores.entry(store).or_default();
+        let held = inspection.stores.entry(store(id)).or_default();
         held.objects += 1;
         held.complete += u64::from(record.blocks.count() == block_count(record.size_bytes));
         held.bytes += object::stored_bytes(record.size_bytes, &record.blocks);
         held.last_use_ms = held.last_use_ms.max(record.last_use_ms);
+    }
+    let mut packed_in: HashMap<u32, u64> = HashMap::new();
+    for (place, record) in loaded.packed {
+        *packed_in.entry(place.pack).or_default() += 1;
+        let entry = Entry::new(place, record.bytes, u64::from(record.used_s) * 1000);
+        let held = inspection.stores.entry(store(record.id)).or_default();
+        held.objects += 1;
+        held.complete += 1;
+        held.bytes += entry.stored_bytes();
+        held.last_use_ms = held.last_use_ms.max(entry.used_ms());
+        inspection.packed += 1;
+    }
+    for (pack, bytes) in orphans::packs(&dir) {
+        inspection.packs += 1;
+        if packed_in.remove(&pack).is_none() {
+            inspection.orphans += 1;
+            inspection.orphan_bytes += bytes;
+        }
     }
     for (id, bytes) in orphans::files(&dir) {
         if let Some(has_file) = known.get_mut(&id) {
@@ -93,6 +116,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, CacheError> {
             inspection.orphan_bytes += bytes;
         }
     }
-    inspection.without_file = known.values().filter(|has_file| !**has_file).count() as u64;
+    let without_file = known.values().filter(|has_file| !**has_file).count() as u64;
+    inspection.without_file = without_file + packed_in.values().sum::<u64>();
     Ok(inspection)
 }

@@ -1,14 +1,22 @@
 //! Files without a catalogue record: what a crash left behind. They are removed in the background,
 //! and files that take more than their record says are accounted for in full.
 
-use std::fs::{self, DirEntry, Metadata};
+use std::collections::HashMap;
+use std::fs::{self, DirEntry, Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::Inner;
-use crate::disk::dir::CacheDir;
+use crate::disk::dir::{CacheDir, open_own};
 use crate::disk::object::DiskObject;
+use crate::disk::packed::PAGE_BYTES;
+use crate::disk::packs::{pack_number, punch};
 use crate::version::ObjectId;
+
+/// Bytes that a pack may take beyond its objects: what file systems keep of extents is no orphan.
+const EXCESS_BYTES_MIN: u64 = 256 << 10;
 
 /// Every object file of `dir`, and the bytes it takes.
 pub(super) fn files(dir: &CacheDir) -> impl Iterator<Item = (ObjectId, u64)> {
@@ -20,8 +28,19 @@ pub(super) fn files(dir: &CacheDir) -> impl Iterator<Item = (ObjectId, u64)> {
     })
 }
 
-/// Looks at every object file once. Ends early when `running` turns false.
-pub(super) fn collect(inner: &Inner, running: &AtomicBool) {
+/// Every pack of `dir`, and the bytes it takes.
+pub(super) fn packs(dir: &CacheDir) -> impl Iterator<Item = (u32, u64)> {
+    let files = fs::read_dir(dir.packs_path()).into_iter().flatten().flatten();
+    files.filter_map(|file| {
+        let pack = pack_number(file.file_name().to_str()?)?;
+        Some((pack, taken_bytes(&file.metadata().ok()?)))
+    })
+}
+
+/// Looks at every file of an earlier life once: at those with objects of their own, and at packs of
+/// numbers below `new_pack`. Ends early when `running` turns false.
+pub(super) fn collect(inner: &Inner, new_pack: u32, running: &AtomicBool) {
+    tidy_packs(inner, new_pack, running);
     let Ok(folders) = fs::read_dir(inner.dir.objects_path()) else { return };
     for folder in folders.flatten() {
         let Ok(files) = fs::read_dir(folder.path()) else { continue };
@@ -37,8 +56,57 @@ pub(super) fn collect(inner: &Inner, running: &AtomicBool) {
     }
 }
 
+/// Removes packs that nothing is in, and punches out of others what was written and not catalogued
+/// before a crash.
+fn tidy_packs(inner: &Inner, new_pack: u32, running: &AtomicBool) {
+    let mut live: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
+    for (pack, taken) in packs(&inner.dir).filter(|(pack, _)| *pack < new_pack) {
+        match inner.packs.space(pack) {
+            None => match fs::remove_file(inner.dir.pack_path(pack)) {
+                Ok(()) => inner.counters.orphans_removed.inc(),
+                Err(error) => tracing::warn!(%error, pack, "cannot remove orphaned pack"),
+            },
+            Some(_) if taken > 0 => drop(live.insert(pack, Vec::new())),
+            Some(_) => {}
+        }
+    }
+    inner.index.each_packed(|packed| {
+        if let Some(live) = live.get_mut(&packed.entry.place().pack) {
+            live.push((packed.entry.place().offset(), packed.entry.stored_bytes()));
+        }
+    });
+    for (pack, mut live) in live {
+        let excess = inner.packs.excess_bytes(pack);
+        if excess < EXCESS_BYTES_MIN || !running.load(Ordering::Relaxed) {
+            continue;
+        }
+        live.sort_unstable();
+        match punch_gaps(&inner.dir.pack_path(pack), &live) {
+            Ok(()) => inner.packs.punched(pack, excess),
+            Err(error) => {
+                tracing::warn!(%error, pack, "cannot give back what a crash has left in a pack");
+            }
+        }
+    }
+}
+
+/// Punches all out of the file at `path` but the `live` ranges, offsets and bytes in rising order.
+/// What goes meanwhile is punched twice, and nothing comes: no place is used again.
+fn punch_gaps(path: &Path, live: &[(u64, u64)]) -> io::Result<()> {
+    let file = open_own(path, OpenOptions::new().read(true).write(true))?;
+    let end = file.metadata()?.len().next_multiple_of(PAGE_BYTES);
+    let mut from = 0;
+    for (offset, bytes) in live.iter().copied().chain([(end, 0)]) {
+        if offset > from {
+            punch(&file, from, offset - from)?;
+        }
+        from = from.max(offset + bytes);
+    }
+    Ok(())
+}
+
 fn look_at(inner: &Inner, file: &DirEntry, id: ObjectId) {
-    if let Some(object) = inner.index.find(id) {
+    if let Some(object) = inner.index.find_file(id) {
         account_for(&object, file);
         return;
     }

@@ -6,13 +6,16 @@
 //! An object's name: format (u8, 1), then store, key and ETag, each with its length (u32) before
 //! it. A block's checksums: crc32c (u32) of each granule.
 //!
+//! A packed object's state: format (u8, 1), id (16 bytes), object bytes (u32), last use in seconds
+//! since 1970 (u32). Its facts: format (u8, 1), number of checksums (u8), checksums, name as above.
+//!
 //! The catalogue is hostile input: nothing here panics, and what does not fit exactly is refused.
 
 use std::sync::Arc;
 
-use crate::block::block_count;
+use crate::block::{BLOCK_BYTES, block_count};
 use crate::disk::bitmap::Bitmap;
-use crate::version::ObjectVersion;
+use crate::version::{ObjectId, ObjectVersion};
 
 const FORMAT: u8 = 1;
 
@@ -83,6 +86,58 @@ pub(crate) fn decode_name(bytes: &[u8]) -> Option<(&str, &str)> {
     (*format == FORMAT && rest.is_empty()).then_some((store, key))
 }
 
+/// What the catalogue says of an object in a pack, by its place, without its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedRecord {
+    pub(crate) id: ObjectId,
+    pub(crate) bytes: u32,
+    pub(crate) used_s: u32,
+}
+
+impl PackedRecord {
+    pub(crate) fn encode(&self) -> [u8; 25] {
+        let mut bytes = [FORMAT; 25];
+        bytes[1..17].copy_from_slice(&self.id.0);
+        bytes[17..21].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[21..].copy_from_slice(&self.used_s.to_le_bytes());
+        bytes
+    }
+
+    /// `None` for anything that [`PackedRecord::encode`] does not write.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (format, bytes) = bytes.split_first()?;
+        let (id, bytes) = bytes.split_first_chunk()?;
+        let (size, bytes) = bytes.split_first_chunk()?;
+        let (used, rest) = bytes.split_first_chunk()?;
+        let record = Self {
+            id: ObjectId(*id),
+            bytes: u32::from_le_bytes(*size),
+            used_s: u32::from_le_bytes(*used),
+        };
+        let fits = record.bytes > 0 && u64::from(record.bytes) <= BLOCK_BYTES;
+        (*format == FORMAT && rest.is_empty() && fits).then_some(record)
+    }
+}
+
+/// Checksums and name of a packed object, which has one block.
+pub(crate) fn encode_facts(version: &ObjectVersion, sums: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![FORMAT, u8::try_from(sums.len()).unwrap_or(u8::MAX)];
+    bytes.extend(encode_sums(sums));
+    bytes.extend(encode_name(version));
+    bytes
+}
+
+/// Checksums, store and key of a packed object; `None` for anything that [`encode_facts`] does not
+/// write.
+pub(crate) fn decode_facts(bytes: &[u8]) -> Option<(Arc<[u32]>, &str, &str)> {
+    let (format, bytes) = bytes.split_first()?;
+    let (count, bytes) = bytes.split_first()?;
+    let (sums, name) = bytes.split_at_checked(usize::from(*count) * 4)?;
+    let (store, key) = decode_name(name)?;
+    let sums = decode_sums(sums)?;
+    (*format == FORMAT).then_some((sums, store, key))
+}
+
 pub(crate) fn encode_sums(sums: &[u32]) -> Vec<u8> {
     sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
 }
@@ -98,7 +153,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::block::BLOCK_BYTES;
 
     proptest! {
         #[test]
@@ -132,6 +186,23 @@ mod tests {
                 prop_assert_eq!(record.encode(), bytes.clone());
             }
             decode_sums(&bytes);
+            if let Some(record) = PackedRecord::decode(&bytes) {
+                prop_assert_eq!(&record.encode()[..], &bytes[..]);
+            }
+            decode_facts(&bytes);
+        }
+
+        #[test]
+        fn packed_records_come_back_as_they_were(
+            id: [u8; 16], bytes in 1u32..4 << 20, used_s: u32, sums in prop::collection::vec(any::<u32>(), 1..64), cut in 1usize..9
+        ) {
+            let record = PackedRecord { id: ObjectId(id), bytes, used_s };
+            prop_assert_eq!(PackedRecord::decode(&record.encode()), Some(record));
+            prop_assert_eq!(PackedRecord::decode(&record.encode()[cut..]), None);
+            let version = ObjectVersion { store: "s".into(), key: "k".into(), etag: "e".into(), size_bytes: bytes.into() };
+            let facts = encode_facts(&version, &sums);
+            prop_assert_eq!(decode_facts(&facts), Some((Arc::from(&sums[..]), "s", "k")));
+            prop_assert_eq!(decode_facts(&facts[..facts.len() - cut]), None);
         }
     }
 
@@ -187,7 +258,17 @@ mod tests {
         assert_eq!(record.encode(), drawn("objects"));
         assert_eq!(ObjectRecord::decode(&drawn("objects")), Some(record));
         assert_eq!(encode_name(&version), drawn("names"));
-        assert_eq!(encode_sums(&[crc32c::crc32c(&[0; 0x1234])]), drawn("sums"));
+        let sums = [crc32c::crc32c(&[0; 0x1234])];
+        assert_eq!(encode_sums(&sums), drawn("sums"));
+        let image = ObjectVersion {
+            key: "train/0001.jpg".into(),
+            etag: "\"77aa\"".into(),
+            size_bytes: 0x1234,
+            ..version
+        };
+        let packed = PackedRecord { id: image.id(), bytes: 0x1234, used_s: 0x6700_0000 };
+        assert_eq!(packed.encode(), *drawn("packed"), "{:02x?}", packed.encode());
+        assert_eq!(encode_facts(&image, &sums), drawn("facts"));
     }
 
     #[test]

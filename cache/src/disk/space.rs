@@ -216,6 +216,10 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The bytes were, or may have been, written to the file of `space`.
     pub(crate) fn belongs_to(mut self, space: &FileSpace) {
         let bytes = std::mem::take(&mut self.bytes);
@@ -257,6 +261,24 @@ impl FileSpace {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file is unlinked.
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Relaxed)
+    }
+
+    /// `bytes` of the file were given back to the file system.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        let mut sum = self.ledger.space();
+        let bytes = bytes.min(self.bytes.load(Ordering::Relaxed));
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        sum.used_bytes -= bytes;
+        if self.doomed.load(Ordering::Relaxed) {
+            sum.doomed_bytes -= bytes;
+        }
+        drop(sum);
+        self.ledger.freed.notify_waiters();
     }
 
     /// The file was found to take `bytes`: an earlier life wrote blocks that were not catalogued.

@@ -15,7 +15,7 @@ use crate::block::{BLOCK_BYTES, block_count, block_range, in_memory};
 use crate::cache::Shared;
 use crate::disk::Disk;
 use crate::disk::flaw::Flaw;
-use crate::disk::object::DiskObject;
+use crate::disk::stored::Stored;
 use crate::disk::verified::FileStamp;
 use crate::memory::frame::DIRECT_BYTES;
 use crate::sums::{self, SUM_BYTES};
@@ -57,7 +57,7 @@ pub struct Verification {
 
 /// The object whose blocks are read now.
 struct Reading {
-    object: Arc<DiskObject>,
+    stored: Stored,
     file: File,
     stamp: FileStamp,
     next: u32,
@@ -92,14 +92,15 @@ impl Verification {
     }
 
     fn begin(&mut self, disk: &Disk, id: ObjectId) -> Option<Reading> {
-        let object = disk.find(id)?;
-        let opened = open(disk, id).and_then(|file| Ok((FileStamp::of(&file.metadata()?), file)));
+        let stored = disk.find(id)?;
+        let opened =
+            open(disk, &stored).and_then(|file| Ok((FileStamp::of(&file.metadata()?), file)));
         match opened {
-            Ok((stamp, file)) => Some(Reading { object, file, stamp, next: 0 }),
+            Ok((stamp, file)) => Some(Reading { stored, file, stamp, next: 0 }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // One without a block may have no file yet.
-                if object.present_blocks() > 0 {
-                    self.found(disk, &object, &Flaw::Short);
+                if stored.present_bytes() > 0 {
+                    self.found(disk, &stored, &Flaw::Short);
                 }
                 None
             }
@@ -112,19 +113,21 @@ impl Verification {
 
     /// Checks the next block that is there; returns what to go on with.
     fn check_next(&mut self, disk: &Disk, mut reading: Reading) -> Option<Reading> {
-        let Reading { object, file, stamp, next } = &mut reading;
-        let index = (*next..block_count(object.size_bytes())).find(|at| object.is_present(*at))?;
+        let Reading { stored, file, stamp, next } = &mut reading;
+        let index = (*next..block_count(stored.size_bytes())).find(|at| stored.is_present(*at))?;
         *next = index + 1;
-        let checked = check(disk, (object, index), file, &mut self.buffer);
-        self.counts.bytes_checked += block_range(object.size_bytes(), index).len_bytes();
+        let checked = check(disk, (stored, index), file, &mut self.buffer);
+        self.counts.bytes_checked += block_range(stored.size_bytes(), index).len_bytes();
         match checked {
             Ok(()) => {
                 self.counts.blocks_checked += 1;
-                object.found_right(index, *stamp);
+                if let Stored::File(object) = stored {
+                    object.found_right(index, *stamp);
+                }
             }
             Err(flaw) => {
                 let is_short = matches!(flaw, Flaw::Short);
-                self.found(disk, object, &flaw);
+                self.found(disk, stored, &flaw);
                 if is_short {
                     return None;
                 }
@@ -133,11 +136,14 @@ impl Verification {
         Some(reading)
     }
 
-    fn found(&mut self, disk: &Disk, object: &Arc<DiskObject>, flaw: &Flaw) {
+    fn found(&mut self, disk: &Disk, stored: &Stored, flaw: &Flaw) {
         // What was evicted or dropped meanwhile is no flaw, or was counted by who has found it.
-        let is_there = match flaw {
-            Flaw::Short => object.is_alive(),
-            Flaw::Damaged { index } | Flaw::Failed { index, .. } => object.is_present(*index),
+        let is_there = match (stored, flaw) {
+            (Stored::File(object), Flaw::Short) => object.is_alive(),
+            (Stored::File(object), Flaw::Damaged { index } | Flaw::Failed { index, .. }) => {
+                object.is_present(*index)
+            }
+            (Stored::Packed(_), _) => disk.is_current(stored),
         };
         if !is_there {
             return;
@@ -150,14 +156,20 @@ impl Verification {
             }
             Flaw::Failed { .. } => self.counts.blocks_unreadable += 1,
         }
-        disk.note_flaw(object, flaw);
+        disk.note_flaw(stored, flaw);
     }
 }
 
-fn open(disk: &Disk, id: ObjectId) -> io::Result<File> {
+fn open(disk: &Disk, stored: &Stored) -> io::Result<File> {
+    let path = match stored {
+        Stored::File(object) => disk.object_path(object.id()),
+        Stored::Packed(packed) => {
+            disk.pack(packed.entry.place().pack).ok_or(io::ErrorKind::NotFound)?.1
+        }
+    };
     let open = |direct| {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | direct;
-        OpenOptions::new().read(true).custom_flags(flags).open(disk.object_path(id))
+        OpenOptions::new().read(true).custom_flags(flags).open(&path)
     };
     match open(libc::O_DIRECT) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
@@ -168,15 +180,15 @@ fn open(disk: &Disk, id: ObjectId) -> io::Result<File> {
 /// Reads block `index` and compares it.
 fn check(
     disk: &Disk,
-    (object, index): (&DiskObject, u32),
+    (stored, index): (&Stored, u32),
     file: &File,
     buffer: &mut [u8],
 ) -> Result<(), Flaw> {
-    let sums = disk.sums_to_compare(object, index)?;
-    let len_bytes = in_memory(block_range(object.size_bytes(), index).len_bytes());
+    let sums = disk.sums_to_compare(stored, index)?;
+    let len_bytes = in_memory(block_range(stored.size_bytes(), index).len_bytes());
     for start in (0..len_bytes).step_by(PIECE_BYTES) {
         let piece_bytes = PIECE_BYTES.min(len_bytes - start);
-        let offset = u64::from(index) * BLOCK_BYTES + start as u64;
+        let offset = stored.offset() + u64::from(index) * BLOCK_BYTES + start as u64;
         read(file, buffer, piece_bytes, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Flaw::Short,
             _ => Flaw::Failed { index, error },

@@ -11,6 +11,7 @@ mod backing;
 mod disk;
 mod keeping;
 mod memory;
+mod packs;
 mod source;
 mod sparse;
 mod verify;

@@ -180,6 +180,7 @@ pub(crate) fn settings(dir: Option<&Path>) -> CacheSettings {
     CacheSettings {
         dir: dir.map(Into::into),
         disk_size_bytes: 1 << 30,
+        pack_below_bytes: 0,
         free_space_ratio: 0.0,
         arena_bytes: 64 << 20,
         prefetch_in_flight_bytes: 16 << 20,

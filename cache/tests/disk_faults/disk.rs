@@ -437,6 +437,17 @@ impl Disk {
         Ok(u32::try_from(data.len()).unwrap())
     }
 
+    /// Gives the pages that are wholly in the range back: reading them gives zeros.
+    pub(crate) fn punch(&mut self, ino: u64, offset: u64, bytes: u64) -> Outcome<()> {
+        self.change()?;
+        let whole = offset.div_ceil(PAGE_BYTES)..(offset + bytes) / PAGE_BYTES;
+        for pages in [self.durable.get_mut(&ino), self.dirty.get_mut(&ino)].into_iter().flatten() {
+            pages.retain(|page, _| !whole.contains(page));
+        }
+        self.note(ino);
+        Ok(())
+    }
+
     /// Makes the file and all names durable. If it fails, each page that waited is written or lost.
     pub(crate) fn sync(&mut self, ino: u64) -> Outcome<()> {
         self.change()?;

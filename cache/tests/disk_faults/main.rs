@@ -137,7 +137,7 @@ impl History {
         for _ in 0..=self.chance.below(2) {
             let life = self.life(has_faults);
             disk = self.live(disk, &life, has_faults);
-            if self.chance.once_in(4) && disk.flip_a_bit(".data") {
+            if self.chance.once_in(4) && (disk.flip_a_bit(".data") | disk.flip_a_bit(".pack")) {
                 // Which object it was nobody knows: all are read in the next life, and it is
                 // fetched anew.
                 self.committed.clear();
@@ -167,6 +167,7 @@ impl History {
             catalogue_cache_bytes: 1 << 20,
             verify,
             policy,
+            pack_below_bytes: [0, 300_000, 1 << 20][self.chance.index(3)],
             ..settings(Some(&self.folder.path().join("cache")))
         };
         Life { faults, cut_at, steps: 4 + self.chance.below(12), settings }

@@ -174,6 +174,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Most bytes the disk tier holds. Rule for training on shards: shard size x (files read ahead + 2), or the whole data set if it fits.",
     ),
     row(
+        "cache.pack_below",
+        Kind::Bytes,
+        "Objects of fewer bytes, 4 MiB at most, share files of the disk tier with others, which costs a tenth of the work of a file each; they are read by the daemon and not passed through. 0: every object has its own file.",
+    ),
+    row(
         "cache.free_space_ratio",
         Kind::Ratio,
         "Share of the cache's file system that the disk tier leaves free, whatever `cache.size` says.",

@@ -124,9 +124,14 @@ fn cache(
     let verify =
         [("first-use", Verify::FirstUse), ("always", Verify::Always), ("never", Verify::Never)];
     let policy = [("auto", Policy::Auto), ("lru", Policy::Lru), ("pin", Policy::Pin)];
+    let pack_below_bytes = reader.bytes("cache.pack_below")?;
+    if pack_below_bytes > tenderfs_cache::BLOCK_BYTES {
+        return Err(reader.bad("cache.pack_below", Some("at most 4MiB")));
+    }
     Ok(CacheSettings {
         dir: reader.path_or_auto("cache.dir", dir)?,
         size_bytes: reader.bytes("cache.size")?,
+        pack_below_bytes,
         free_space_ratio,
         policy: reader.choice("cache.policy", &policy)?,
         verify: reader.choice("cache.verify", &verify)?,

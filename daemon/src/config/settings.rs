@@ -114,6 +114,8 @@ pub struct CacheSettings {
     pub dir: Option<PathBuf>,
     /// Most bytes it holds.
     pub size_bytes: u64,
+    /// Objects of fewer bytes share files with others; 0: each has its own.
+    pub pack_below_bytes: u64,
     /// Share of its file system that stays free, in `0.0..1.0`.
     pub free_space_ratio: f64,
     /// Which objects it keeps when it cannot hold them all.

@@ -338,6 +338,13 @@ fn a_reload_takes_what_can_change_and_names_what_cannot() {
     assert_eq!(old.reload(&old).1, Reload::default());
 }
 
+#[test]
+fn what_shares_a_file_is_one_block_at_most() {
+    let error = load_text("[cache]\npack_below = \"5M\"", &[]).unwrap_err();
+    let expected = format!("{FILE}:2: `cache.pack_below` cannot be `5M`: it is at most 4MiB");
+    assert_eq!(error.to_string(), expected);
+}
+
 /// An option that is documented but never read would be a lie.
 #[test]
 fn every_option_changes_the_settings() {
@@ -348,6 +355,7 @@ fn every_option_changes_the_settings() {
             ("mount.prefix", _) => "train/",
             ("daemon.admin_socket" | "cache.dir", _) => "/elsewhere",
             ("log.level", _) => "debug",
+            ("cache.pack_below", _) => "2M",
             ("mount.source", _) => "s3://other",
             (_, Kind::Flag) if option.default.as_deref() == Some("true") => "false",
             (_, Kind::Flag) => "true",

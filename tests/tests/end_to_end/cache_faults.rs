@@ -30,7 +30,10 @@ fn damage_data_files(folder: &std::path::Path) -> usize {
         let path = entry.path();
         if path.is_dir() {
             count += damage_data_files(&path);
-        } else if path.extension().is_some_and(|extension| extension == "data") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "data" || extension == "pack")
+        {
             let file = fs::File::options().read(true).write(true).open(&path).unwrap();
             let middle = file.metadata().unwrap().len() / 2;
             let mut byte = [0];

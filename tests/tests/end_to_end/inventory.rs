@@ -139,13 +139,14 @@ fn wait_until_on_disk(stage: &Stage, objects: u64) {
 #[test]
 fn a_cache_directory_is_looked_into_without_a_daemon_and_not_while_one_uses_it() {
     let Some(mut stage) = Stage::new() else { return };
-    stage.fill([("whole", 5 * MIB), ("part", 40 * MIB)]);
+    stage.fill([("whole", 5 * MIB), ("part", 40 * MIB), ("small", 70_000)]);
     stage.set("read_ahead.enabled", false);
     stage.start();
     std::fs::read(stage.path("whole")).unwrap();
+    std::fs::read(stage.path("small")).unwrap();
     let mut byte = [0];
     File::open(stage.path("part")).unwrap().read_exact_at(&mut byte, 30 * MIB).unwrap();
-    wait_until_on_disk(&stage, 2);
+    wait_until_on_disk(&stage, 3);
     let inspect = |stage: &Stage, directory: &std::path::Path| {
         let mut command = stage.command(Program::Tenderfs);
         command.args(["cache", "inspect"]).arg(directory).arg("--json");
@@ -163,7 +164,8 @@ fn a_cache_directory_is_looked_into_without_a_daemon_and_not_while_one_uses_it()
     assert_eq!(looked.code(), 0, "{}", looked.stderr);
     let found: Value = serde_json::from_str(&looked.stdout).unwrap();
     let store = &found["stores"][0];
-    assert_eq!((&store["objects"], &store["complete"]), (&2.into(), &1.into()), "{found}");
+    assert_eq!((&store["objects"], &store["complete"]), (&3.into(), &2.into()), "{found}");
+    assert_eq!((&found["packed"], &found["packs"]), (&1.into(), &1.into()), "{found}");
     assert!(store["bytes"].as_u64().unwrap() >= 9 * MIB, "{found}");
     assert_eq!((&found["orphans"], &found["without_file"]), (&1.into(), &0.into()), "{found}");
     let other = inspect(&stage, stage.folder());

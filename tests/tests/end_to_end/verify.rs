@@ -22,21 +22,41 @@ fn object_files(cache_dir: &Path) -> Vec<PathBuf> {
     files.map(|file| file.unwrap().path()).collect()
 }
 
+fn flip(path: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+}
+
+/// Damages four objects with files of their own.
+fn damage_files(cache_dir: &Path) {
+    let files = object_files(cache_dir);
+    assert_eq!(files.len(), 100);
+    files.iter().step_by(25).for_each(|path| flip(path, 70_000));
+}
+
+/// Damages four objects of a pack: the first byte of a page is no padding.
+fn damage_pack(cache_dir: &Path) {
+    let pack = cache_dir.join("packs/00000000.pack");
+    let pages = fs::metadata(&pack).unwrap().len() / 4096;
+    (0..4).for_each(|part| flip(&pack, pages / 4 * part * 4096));
+}
+
 #[test]
 fn as_many_mismatches_are_reported_as_blocks_were_damaged() {
+    mismatches_are_reported("0", damage_files);
+    mismatches_are_reported("1MiB", damage_pack);
+}
+
+fn mismatches_are_reported(pack_below: &str, damage: impl Fn(&Path)) {
     let Some(mut stage) = Stage::new() else { return };
+    stage.set("cache.pack_below", pack_below);
     let files = stage.fill((0..100).map(|n| (format!("set/{n:02}"), MIB / 4 + 1001 * n)));
     stage.start();
     check_all(&stage, &files);
     stage.stop();
-    let damaged = object_files(&stage.cache_dir());
-    assert_eq!(damaged.len(), files.len());
-    for path in damaged.iter().step_by(25) {
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, 70_000).unwrap();
-        file.write_all_at(&[!byte[0]], 70_000).unwrap();
-    }
+    damage(&stage.cache_dir());
     stage.start();
     let before = stage.lab().ledger().body_bytes();
     let (code, report, stderr) = verify(&stage);

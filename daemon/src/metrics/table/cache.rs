@@ -151,6 +151,15 @@ pub(super) const ROWS: &[Row] = &[
         |from, to| to.value(&[], from.usage.disk_objects),
     ),
     gauge(
+        "tenderfs_cache_disk_packed_objects",
+        &[],
+        "Of the objects on disk those that share a file with others (`cache.pack_below`).",
+        |from, to| to.value(&[], from.usage.disk_packed_objects),
+    ),
+    gauge("tenderfs_cache_disk_packs", &[], "Files that such objects share.", |from, to| {
+        to.value(&[], from.usage.disk_packs);
+    }),
+    gauge(
         "tenderfs_cache_disk_pending_bytes",
         &[],
         "Bytes that wait to be written to disk.",
