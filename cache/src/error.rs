@@ -52,6 +52,12 @@ pub enum CacheError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Nothing can be written there.
+    #[error("cache directory {} is on a read-only file system: mount it writable, name another one as cache.dir, or an empty name for no disk tier", dir.display())]
+    ReadOnly {
+        /// The cache directory.
+        dir: PathBuf,
+    },
     /// A newer version has made the directory.
     #[error("cache directory {dir} has disk format {format}, and this version knows {known}: upgrade TenderFS, choose another directory, or throw the cache away with `rm -r {dir}`", dir = dir.display())]
     NewerFormat {

@@ -213,7 +213,10 @@ fn lock(dir: &Path) -> Result<File, CacheError> {
     let path = dir.join("lock");
     let mut file =
         open_own(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
-            .map_err(failed("open", &path))?;
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => CacheError::ReadOnly { dir: dir.to_owned() },
+                _ => failed("open", &path)(source),
+            })?;
     match file.try_lock() {
         Ok(()) => (),
         Err(fs::TryLockError::WouldBlock) => {
@@ -317,6 +320,23 @@ mod tests {
         fs::write(path.join("version"), "").unwrap();
         assert_eq!(CacheDir::open(&path).unwrap().1, Found::Ours);
         assert_eq!(fs::read_to_string(path.join("version")).unwrap(), "tenderfs cache 1\n");
+    }
+
+    #[test]
+    fn a_directory_on_a_read_only_file_system_is_refused_with_the_way_out() {
+        let parent = tempfile::tempdir().unwrap();
+        let mount = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).arg(parent.path()).status().is_ok_and(|status| status.success())
+        };
+        if !mount("mount", &["-t", "tmpfs", "-o", "ro,mode=700", "none"]) {
+            eprintln!("skipped: nothing can be mounted here");
+            return;
+        }
+        let refused = CacheDir::open(parent.path());
+        assert!(mount("umount", &[]));
+        let error = refused.unwrap_err();
+        assert!(matches!(error, CacheError::ReadOnly { .. }), "{error}");
     }
 
     #[test]
