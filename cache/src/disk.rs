@@ -135,6 +135,7 @@ impl Disk {
         let (catalogue, loaded) = Catalogue::open(&dir, found, settings.catalogue_cache_bytes)?;
         let ledger =
             Ledger::new(settings.disk_size_bytes, dir.path().to_owned(), settings.free_space_ratio);
+        ledger.survey_begins();
         let index = Index::new();
         let packs = load_packs(&dir, settings.pack_below_bytes, &loaded.packed, &ledger);
         index.load_packed(packed_index(loaded.packed));
@@ -666,6 +667,10 @@ fn load_packs(
         0
     };
     let packs = Packs::new(ledger, below_bytes, next);
+    let is_known = |number| packed.binary_search_by_key(number, |(place, _)| place.pack).is_ok();
+    for (number, taken) in taken.iter().filter(|(number, _)| !is_known(number)) {
+        packs.load_orphan(*number, *taken);
+    }
     for of_pack in packed.chunk_by(|(one, _), (other, _)| one.pack == other.pack) {
         let number = of_pack[0].0.pack;
         let stored = |(place, record): &(Place, PackedRecord)| {

@@ -116,8 +116,7 @@ impl Committer {
         };
         let collect = {
             let (inner, running) = (Arc::clone(inner), Arc::clone(&running));
-            let new_pack = inner.packs.next_number();
-            spawn("tenderfs-orphans", move || orphans::collect(&inner, new_pack, &running))?
+            spawn("tenderfs-orphans", move || orphans::collect(&inner, &running))?
         };
         Ok(Self { orders, running, threads: Mutex::new(vec![commit, collect]) })
     }

@@ -37,10 +37,15 @@ pub(super) fn packs(dir: &CacheDir) -> impl Iterator<Item = (u32, u64)> {
     })
 }
 
-/// Looks at every file of an earlier life once: at those with objects of their own, and at packs of
-/// numbers below `new_pack`. Ends early when `running` turns false.
-pub(super) fn collect(inner: &Inner, new_pack: u32, running: &AtomicBool) {
-    tidy_packs(inner, new_pack, running);
+/// Looks at every file of an earlier life once, and only then lets others be written: a file that no
+/// record leads to takes bytes that nobody has counted. Ends early when `running` turns false.
+pub(super) fn collect(inner: &Inner, running: &AtomicBool) {
+    look_at_files(inner, running);
+    inner.ledger.survey_ends();
+    tidy_packs(inner, running);
+}
+
+fn look_at_files(inner: &Inner, running: &AtomicBool) {
     let Ok(folders) = fs::read_dir(inner.dir.objects_path()) else { return };
     for folder in folders.flatten() {
         let Ok(files) = fs::read_dir(folder.path()) else { continue };
@@ -58,28 +63,33 @@ pub(super) fn collect(inner: &Inner, new_pack: u32, running: &AtomicBool) {
 
 /// Removes packs that nothing is in, and punches out of others what was written and not catalogued
 /// before a crash.
-fn tidy_packs(inner: &Inner, new_pack: u32, running: &AtomicBool) {
-    let mut live: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
-    for (pack, taken) in packs(&inner.dir).filter(|(pack, _)| *pack < new_pack) {
-        match inner.packs.space(pack) {
-            None => match fs::remove_file(inner.dir.pack_path(pack)) {
-                Ok(()) => inner.counters.orphans_removed.inc(),
-                Err(error) => tracing::warn!(%error, pack, "cannot remove orphaned pack"),
-            },
-            Some(_) if taken > 0 => drop(live.insert(pack, Vec::new())),
-            Some(_) => {}
+fn tidy_packs(inner: &Inner, running: &AtomicBool) {
+    while running.load(Ordering::Relaxed)
+        && let Some((pack, space)) = inner.packs.take_orphan()
+    {
+        match fs::remove_file(inner.dir.pack_path(pack)) {
+            Ok(()) => inner.counters.orphans_removed.inc(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(%error, pack, "cannot remove orphaned pack");
+                // It takes its space still.
+                std::mem::forget(space);
+            }
         }
     }
+    let excess = |pack: &u32| inner.packs.excess_bytes(*pack) >= EXCESS_BYTES_MIN;
+    let left = packs(&inner.dir).map(|(pack, _)| pack).filter(excess);
+    let mut live: HashMap<u32, Vec<(u64, u64)>> = left.map(|pack| (pack, Vec::new())).collect();
     inner.index.each_packed(|packed| {
         if let Some(live) = live.get_mut(&packed.entry.place().pack) {
             live.push((packed.entry.place().offset(), packed.entry.stored_bytes()));
         }
     });
     for (pack, mut live) in live {
-        let excess = inner.packs.excess_bytes(pack);
-        if excess < EXCESS_BYTES_MIN || !running.load(Ordering::Relaxed) {
-            continue;
+        if !running.load(Ordering::Relaxed) {
+            return;
         }
+        let excess = inner.packs.excess_bytes(pack);
         live.sort_unstable();
         match punch_gaps(&inner.dir.pack_path(pack), &live) {
             Ok(()) => inner.packs.punched(pack, excess),

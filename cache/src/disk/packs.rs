@@ -40,6 +40,8 @@ struct Inner {
     next: u32,
     /// Objects that are being written.
     writing: HashSet<ObjectId>,
+    /// Packs of earlier lives that no record leads to, until their files are removed.
+    orphans: Vec<(u32, Arc<FileSpace>)>,
     /// Checksums of objects that the catalogue does not have yet.
     fresh: HashMap<Place, Arc<[u32]>>,
 }
@@ -71,6 +73,7 @@ impl Packs {
             appended: None,
             next,
             writing: HashSet::new(),
+            orphans: Vec::new(),
             fresh: HashMap::new(),
         };
         Self { ledger: Arc::clone(ledger), below_bytes, inner: Mutex::new(inner) }
@@ -82,6 +85,17 @@ impl Packs {
         let excess_bytes = taken_bytes.saturating_sub(live_bytes);
         let space = self.ledger.file(live_bytes + excess_bytes);
         self.lock().packs.insert(pack, Pack { space, live, writing: 0, excess_bytes });
+    }
+
+    /// Adds a pack that the catalogue does not know, whose file takes `taken_bytes`.
+    pub(crate) fn load_orphan(&self, pack: u32, taken_bytes: u64) {
+        let space = self.ledger.file(taken_bytes);
+        self.lock().orphans.push((pack, space));
+    }
+
+    /// Takes a pack out that the catalogue does not know: the caller removes its file.
+    pub(crate) fn take_orphan(&self) -> Option<(u32, Arc<FileSpace>)> {
+        self.lock().orphans.pop()
     }
 
     /// Bytes beyond its objects that the file of `pack` took at the start.
@@ -143,11 +157,6 @@ impl Packs {
             held.live == 0 && held.writing == 0 && Some(*pack) != appended
         };
         inner.packs.extract_if(.., is_empty).map(|(pack, held)| (pack, held.space)).collect()
-    }
-
-    /// Number of the pack that is begun next.
-    pub(crate) fn next_number(&self) -> u32 {
-        self.lock().next
     }
 
     /// Packs that are there.

@@ -117,6 +117,8 @@ pub(crate) struct Ledger {
     pub(crate) freed: Notify,
     path: PathBuf,
     floor_ratio: f64,
+    /// Files are looked for that nobody knows the bytes of: until that is over nothing is granted.
+    is_surveyed: AtomicBool,
 }
 
 /// As [`Decision`], with the reservation in hand.
@@ -130,11 +132,26 @@ pub(crate) enum Verdict {
 impl Ledger {
     pub(crate) fn new(limit_bytes: u64, path: PathBuf, floor_ratio: f64) -> Arc<Self> {
         let space = Mutex::new(Space::new(limit_bytes));
-        Arc::new(Self { space, freed: Notify::new(), path, floor_ratio })
+        let is_surveyed = AtomicBool::new(true);
+        Arc::new(Self { space, freed: Notify::new(), path, floor_ratio, is_surveyed })
+    }
+
+    /// There may be files that are not accounted for, until [`Ledger::survey_ends`].
+    pub(crate) fn survey_begins(&self) {
+        self.is_surveyed.store(false, Ordering::Release);
+    }
+
+    /// All files are accounted for, or gone.
+    pub(crate) fn survey_ends(&self) {
+        self.is_surveyed.store(true, Ordering::Release);
+        self.freed.notify_waiters();
     }
 
     /// Asks for `bytes` before they are written.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Verdict {
+        if !self.is_surveyed.load(Ordering::Acquire) {
+            return Verdict::Wait;
+        }
         let free = self.free_space();
         match self.space().request(bytes, free) {
             Decision::Grant => Verdict::Granted(Reservation { ledger: Arc::clone(self), bytes }),
@@ -312,6 +329,15 @@ mod tests {
     use super::*;
 
     const PLENTY: FreeSpace = FreeSpace { available_bytes: u64::MAX, floor_bytes: 0 };
+
+    #[test]
+    fn nothing_is_granted_while_there_may_be_files_that_nobody_has_counted() {
+        let ledger = Ledger::new(100, "/".into(), 0.0);
+        ledger.survey_begins();
+        assert!(matches!(ledger.reserve(1), Verdict::Wait));
+        ledger.survey_ends();
+        assert!(matches!(ledger.reserve(1), Verdict::Granted(_)));
+    }
 
     #[test]
     fn bytes_are_granted_up_to_the_limit_and_then_cost_an_eviction() {
