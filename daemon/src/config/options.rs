@@ -176,7 +176,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     row(
         "cache.pack_below",
         Kind::Bytes,
-        "Objects of fewer bytes, 4 MiB at most, share files of the disk tier with others, which costs a tenth of the work of a file each; they are read by the daemon and not passed through. 0: every object has its own file.",
+        "Objects of fewer bytes, 4 MiB at most, share files of the disk tier with others: less is written, and millions of them are known in little memory. They are read by the daemon and not passed through. 0: every object has its own file.",
     ),
     row(
         "cache.free_space_ratio",
