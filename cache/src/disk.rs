@@ -27,7 +27,6 @@ pub(crate) mod stored;
 pub(crate) mod verification;
 pub(crate) mod verified;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +36,6 @@ use std::time::Instant;
 use tokio::sync::futures::Notified;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
-use crate::block::BLOCK_BYTES;
 use crate::counters::{Counters, Usage};
 use crate::disk::catalogue::Catalogue;
 use crate::disk::committer::{Committer, Order};
@@ -45,9 +43,8 @@ use crate::disk::dir::CacheDir;
 use crate::disk::health::Health;
 use crate::disk::index::{Index, Newcomer};
 use crate::disk::object::DiskObject;
-use crate::disk::packed::{Entry, PackedIndex, Place};
+use crate::disk::packed::{Entry, Place, packed_index};
 use crate::disk::packs::{PackClaim, Packs};
-use crate::disk::record::PackedRecord;
 use crate::disk::space::{FileSpace, Ledger, Verdict};
 use crate::disk::stored::{Packed, Stored};
 use crate::disk::verified::FileStamp;
@@ -137,7 +134,7 @@ impl Disk {
             Ledger::new(settings.disk_size_bytes, dir.path().to_owned(), settings.free_space_ratio);
         ledger.survey_begins();
         let index = Index::new();
-        let packs = load_packs(&dir, settings.pack_below_bytes, &loaded.packed, &ledger);
+        let packs = Packs::open(&dir, settings.pack_below_bytes, &loaded.packed, &ledger);
         index.load_packed(packed_index(loaded.packed));
         index.load(loaded.objects.into_iter().map(|(id, record)| {
             let space = ledger.file(object::stored_bytes(record.size_bytes, &record.blocks));
@@ -645,55 +642,6 @@ impl Inner {
         let bytes: u64 = paths.iter().map(bytes).sum();
         self.ledger.set_overhead(bytes + catalogue_growth(self.ledger.limit_bytes()));
     }
-}
-
-/// The packs of `dir`, of which the catalogue names `packed`, in the order of their places.
-fn load_packs(
-    dir: &CacheDir,
-    below_bytes: u64,
-    packed: &[(Place, PackedRecord)],
-    ledger: &Arc<Ledger>,
-) -> Packs {
-    let taken: HashMap<u32, u64> = orphans::packs(dir).collect();
-    let last = packed.last().map(|(place, _)| place.pack).max(taken.keys().max().copied());
-    // A number is never used again: what a crash has left in a file is not taken for new bytes.
-    let next = last.map_or(0, |last| last.saturating_add(1));
-    let below_bytes = below_bytes.min(BLOCK_BYTES);
-    let below_bytes = if below_bytes == 0 || packs::can_punch(&dir.packs_path()) {
-        below_bytes
-    } else {
-        let path = dir.path().display();
-        tracing::info!(%path, "file system gives no holes back: small objects get files of their own");
-        0
-    };
-    let packs = Packs::new(ledger, below_bytes, next);
-    let is_known = |number| packed.binary_search_by_key(number, |(place, _)| place.pack).is_ok();
-    for (number, taken) in taken.iter().filter(|(number, _)| !is_known(number)) {
-        packs.load_orphan(*number, *taken);
-    }
-    for of_pack in packed.chunk_by(|(one, _), (other, _)| one.pack == other.pack) {
-        let number = of_pack[0].0.pack;
-        let stored = |(place, record): &(Place, PackedRecord)| {
-            Entry::new(*place, record.bytes, 0).stored_bytes()
-        };
-        let live = u32::try_from(of_pack.len()).unwrap_or(u32::MAX);
-        let live = (live, of_pack.iter().map(stored).sum());
-        packs.load(number, live, taken.get(&number).copied().unwrap_or(0));
-    }
-    packs
-}
-
-fn packed_index(packed: Vec<(Place, PackedRecord)>) -> PackedIndex {
-    let entry = |(place, record): (Place, PackedRecord)| {
-        let used_ms = u64::from(record.used_s) * 1000;
-        (record.id, Entry::new(place, record.bytes, used_ms))
-    };
-    packed.into_iter().map(entry).collect()
-}
-
-/// What the catalogue says of `packed`.
-pub(crate) fn packed_record(packed: &Packed) -> PackedRecord {
-    PackedRecord { id: packed.id, bytes: packed.entry.bytes, used_s: packed.entry.used_s }
 }
 
 /// Bytes that a commit may add to the catalogue before it is measured again: a commit writes anew

@@ -22,7 +22,7 @@ use crate::disk::packs::punch;
 use crate::disk::space::{FileSpace, Marks};
 use crate::disk::stored::{Packed, Stored};
 use crate::disk::verified::FileStamp;
-use crate::disk::{Inner, orphans, packed_record};
+use crate::disk::{Inner, orphans};
 use crate::error::CacheError;
 use crate::keeping;
 use crate::version::{ObjectId, ObjectVersion};
@@ -393,7 +393,7 @@ impl Work {
         let is_there = self.inner.index.place_of(id) == Some(entry.place());
         is_there.then(|| Change::Packed {
             place: entry.place(),
-            record: packed_record(&written.packed),
+            record: written.packed.record(),
             version: written.version.clone(),
             sums: Arc::clone(&written.sums),
         })
@@ -426,7 +426,7 @@ impl Work {
         let packed_used = std::mem::take(&mut self.packed_used);
         changes.extend(packed_used.iter().map(|packed| Change::PackedUsed {
             place: packed.entry.place(),
-            record: packed_record(packed),
+            record: packed.record(),
         }));
         if !changes.is_empty() {
             self.commit_changes(&changes);

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::disk::record::PackedRecord;
 use crate::keeping;
 use crate::lru::Standing;
 use crate::version::ObjectId;
@@ -198,6 +199,15 @@ impl PackedIndex {
         pool.dedup();
         pool.truncate(POOL);
     }
+}
+
+/// The index of what the catalogue names.
+pub(crate) fn packed_index(packed: Vec<(Place, PackedRecord)>) -> PackedIndex {
+    let entry = |(place, record): (Place, PackedRecord)| {
+        let used_ms = u64::from(record.used_s) * 1000;
+        (record.id, Entry::new(place, record.bytes, used_ms))
+    };
+    packed.into_iter().map(entry).collect()
 }
 
 impl FromIterator<(ObjectId, Entry)> for PackedIndex {

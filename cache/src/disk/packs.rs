@@ -14,8 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::disk::dir::open_own;
-use crate::disk::packed::{PAGE_BYTES, Place};
+use crate::block::BLOCK_BYTES;
+use crate::disk::dir::{CacheDir, open_own};
+use crate::disk::orphans;
+use crate::disk::packed::{Entry, PAGE_BYTES, Place};
+use crate::disk::record::PackedRecord;
 use crate::disk::space::{FileSpace, Ledger, Reservation};
 use crate::version::ObjectId;
 
@@ -66,8 +69,45 @@ pub(crate) struct PackClaim<'a> {
 }
 
 impl Packs {
+    /// The packs of `dir`, of which the catalogue names `packed`, in the order of their places.
+    pub(crate) fn open(
+        dir: &CacheDir,
+        below_bytes: u64,
+        packed: &[(Place, PackedRecord)],
+        ledger: &Arc<Ledger>,
+    ) -> Self {
+        let taken: HashMap<u32, u64> = orphans::packs(dir).collect();
+        let last = packed.last().map(|(place, _)| place.pack).max(taken.keys().max().copied());
+        // A number is never used again: what a crash has left in a file is not taken for new bytes.
+        let next = last.map_or(0, |last| last.saturating_add(1));
+        let below_bytes = below_bytes.min(BLOCK_BYTES);
+        let below_bytes = if below_bytes == 0 || can_punch(&dir.packs_path()) {
+            below_bytes
+        } else {
+            let path = dir.path().display();
+            tracing::info!(%path, "file system gives no holes back: small objects get files of their own");
+            0
+        };
+        let packs = Self::new(ledger, below_bytes, next);
+        let is_known =
+            |number| packed.binary_search_by_key(number, |(place, _)| place.pack).is_ok();
+        for (number, taken) in taken.iter().filter(|(number, _)| !is_known(number)) {
+            packs.load_orphan(*number, *taken);
+        }
+        for of_pack in packed.chunk_by(|(one, _), (other, _)| one.pack == other.pack) {
+            let number = of_pack[0].0.pack;
+            let stored = |(place, record): &(Place, PackedRecord)| {
+                Entry::new(*place, record.bytes, 0).stored_bytes()
+            };
+            let live = u32::try_from(of_pack.len()).unwrap_or(u32::MAX);
+            let live = (live, of_pack.iter().map(stored).sum());
+            packs.load(number, live, taken.get(&number).copied().unwrap_or(0));
+        }
+        packs
+    }
+
     /// Of a directory whose packs all have a lower number than `next`.
-    pub(crate) fn new(ledger: &Arc<Ledger>, below_bytes: u64, next: u32) -> Self {
+    fn new(ledger: &Arc<Ledger>, below_bytes: u64, next: u32) -> Self {
         let inner = Inner {
             packs: BTreeMap::new(),
             appended: None,
@@ -81,14 +121,14 @@ impl Packs {
 
     /// Adds a pack of the catalogue with `live` objects of `live_bytes`, whose file takes
     /// `taken_bytes`.
-    pub(crate) fn load(&self, pack: u32, (live, live_bytes): (u32, u64), taken_bytes: u64) {
+    fn load(&self, pack: u32, (live, live_bytes): (u32, u64), taken_bytes: u64) {
         let excess_bytes = taken_bytes.saturating_sub(live_bytes);
         let space = self.ledger.file(live_bytes + excess_bytes);
         self.lock().packs.insert(pack, Pack { space, live, writing: 0, excess_bytes });
     }
 
     /// Adds a pack that the catalogue does not know, whose file takes `taken_bytes`.
-    pub(crate) fn load_orphan(&self, pack: u32, taken_bytes: u64) {
+    fn load_orphan(&self, pack: u32, taken_bytes: u64) {
         let space = self.ledger.file(taken_bytes);
         self.lock().orphans.push((pack, space));
     }

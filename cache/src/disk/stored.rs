@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::disk::object::DiskObject;
 use crate::disk::packed::Entry;
+use crate::disk::record::PackedRecord;
 use crate::version::ObjectId;
 
 /// An object of which something is on disk.
@@ -20,6 +21,13 @@ pub(crate) enum Stored {
 pub(crate) struct Packed {
     pub(crate) id: ObjectId,
     pub(crate) entry: Entry,
+}
+
+impl Packed {
+    /// What the catalogue says of it.
+    pub(crate) fn record(&self) -> PackedRecord {
+        PackedRecord { id: self.id, bytes: self.entry.bytes, used_s: self.entry.used_s }
+    }
 }
 
 impl Stored {
