@@ -240,7 +240,10 @@ impl Disk {
 
     /// A reader has begun to read object `id` of `bytes`: what is worth its place goes by that.
     pub(crate) fn visited(&self, id: ObjectId, bytes: u64) {
-        self.inner.index.visited(id, |since| self.inner.guide().used((id, bytes), since));
+        let index = &self.inner.index;
+        let since = index.stamp(id);
+        let stamp = self.inner.guide().used((id, bytes), since);
+        index.set_stamp(id, stamp);
     }
 
     /// Whether `bytes` of object `id` would be kept: what would go for them is worth less, or there

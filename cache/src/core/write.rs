@@ -286,10 +286,7 @@ impl Core {
         let started = Instant::now();
         match self.write_frame(&disk_object, block).await {
             Ok(()) => {
-                self.counters().disk_write.observe(started.elapsed());
-                self.counters().disk_write_blocks.inc();
-                self.counters().disk_write_bytes.add(block.frame().len_bytes() as u64);
-                disk.write_succeeded();
+                self.note_written(disk, block, started);
                 if !claim.written(reservation, sums) {
                     return Written::MemoryOnly;
                 }
@@ -342,15 +339,19 @@ impl Core {
             self.close_pack(place.pack);
             return Written::MemoryOnly;
         }
-        self.counters().disk_write.observe(started.elapsed());
-        self.counters().disk_write_blocks.inc();
-        self.counters().disk_write_bytes.add(block.frame().len_bytes() as u64);
-        disk.write_succeeded();
+        self.note_written(disk, block, started);
         let mut entered = None;
         claim.written(sums, || entered = disk.enter_packed(object, place));
         let Some(packed) = entered else { return Written::MemoryOnly };
         disk.catalogue_packed(packed, object.version(), sums).await;
         Written::OnDisk
+    }
+
+    fn note_written(&self, disk: &Disk, block: &Block, started: Instant) {
+        self.counters().disk_write.observe(started.elapsed());
+        self.counters().disk_write_blocks.inc();
+        self.counters().disk_write_bytes.add(block.frame().len_bytes() as u64);
+        disk.write_succeeded();
     }
 
     async fn write_frame(

@@ -237,7 +237,9 @@ impl Work {
                 // Who waited may be gone.
                 done.send(went).ok();
             }
-            Order::Hurry => self.commit(&[]),
+            Order::Hurry => {
+                self.commit(&[]);
+            }
             Order::Commit { done } => {
                 self.commit(&[]);
                 self.commit_uses();
@@ -271,13 +273,13 @@ impl Work {
         }
     }
 
-    /// Makes the batch durable, and with it what is `gone`.
-    fn commit(&mut self, gone: &[Change]) {
+    /// Makes the batch durable, and with it what is `gone`; false if the catalogue was not told.
+    fn commit(&mut self, gone: &[Change]) -> bool {
         let batch = std::mem::take(&mut self.batch);
         self.batch_blocks = 0;
         self.batch_began = None;
         if batch.is_empty() && gone.is_empty() {
-            return;
+            return true;
         }
         let started = Instant::now();
         let failed = self.sync_files(&batch);
@@ -301,7 +303,7 @@ impl Work {
         }
         changes.extend_from_slice(gone);
         if !self.commit_changes(&changes) {
-            return;
+            return false;
         }
         for pending in &batch {
             match pending {
@@ -316,6 +318,7 @@ impl Work {
         self.inner.told_progress();
         self.inner.counters.commits.inc();
         self.inner.counters.commit.observe(started.elapsed());
+        true
     }
 
     fn commit_changes(&self, changes: &[Change]) -> bool {
@@ -370,13 +373,17 @@ impl Work {
         let packs: HashSet<u32> = packed.clone().map(|packed| packed.entry.place().pack).collect();
         let mut failed = HashSet::new();
         for pack in packs {
+            if self.inner.packs.has_failed(pack) {
+                failed.insert(pack);
+                continue;
+            }
             let path = self.inner.dir.pack_path(pack);
             let synced = open_own(&path, std::fs::OpenOptions::new().read(true).write(true))
                 .and_then(|file| file.sync_data());
             if let Err(error) = synced {
                 self.inner.counters.commit_errors.inc();
                 self.inner.write_failed(&error);
-                self.inner.packs.seal(pack);
+                self.inner.packs.failed(pack);
                 failed.insert(pack);
             }
         }
@@ -467,12 +474,17 @@ impl Work {
         let gone_files = files.iter().map(|(object, _)| Change::NoObject { id: object.id() });
         let gone_packed =
             packed.iter().map(|packed| Change::NotPacked { place: packed.entry.place() });
-        // If this fails, the bytes go all the same: space is needed, and a record without a file is
-        // noticed when it is used, as are zeros.
-        self.commit(&gone_files.chain(gone_packed).collect::<Vec<_>>());
+        let is_told = self.commit(&gone_files.chain(gone_packed).collect::<Vec<_>>());
+        // If that failed, files go all the same: space is needed, and a record without a file is
+        // noticed when it is used. A hole is not, where the disk is trusted: bytes that a record may
+        // lead to after a restart stay.
         self.unlink(files);
         for packed in &packed {
-            self.punch_out(packed);
+            if is_told {
+                self.punch_out(packed);
+            } else {
+                self.forget(packed);
+            }
         }
         self.remove_empty_packs();
         self.inner.evictions.send_modify(|evictions| *evictions += 1);
@@ -497,7 +509,6 @@ impl Work {
     fn punch_out(&mut self, packed: &Packed) {
         let entry = packed.entry;
         let inner = Arc::clone(&self.inner);
-        inner.packs.forget_sums(entry.place());
         let pack = entry.place().pack;
         let result = match &self.punching {
             Some((open, file)) if *open == pack => Ok(file),
@@ -515,7 +526,13 @@ impl Work {
             }
             _ => inner.packs.punched(pack, entry.stored_bytes()),
         }
-        inner.packs.removed(pack);
+        self.forget(packed);
+    }
+
+    fn forget(&self, packed: &Packed) {
+        let place = packed.entry.place();
+        self.inner.packs.forget_sums(place);
+        self.inner.packs.removed(place.pack);
     }
 
     /// Removes the files of packs in which nothing is.

@@ -155,17 +155,18 @@ impl Index {
         is_news.then_some(Packed { id, entry: *entry })
     }
 
-    /// Notes that `id` was used at a time by the clock of the policy: `now` makes it of the time
-    /// before, which is 0 if it is not known.
-    pub(crate) fn visited(&self, id: ObjectId, now: impl FnOnce(Stamp) -> Stamp) {
+    /// When `id` was used last by the clock of the policy; 0 if that is not known.
+    pub(crate) fn stamp(&self, id: ObjectId) -> Stamp {
+        self.lock().stamp(id).unwrap_or(0)
+    }
+
+    /// Notes that `id` was used at `stamp` by the clock of the policy.
+    pub(crate) fn set_stamp(&self, id: ObjectId, stamp: Stamp) {
         let mut inner = self.lock();
         if let Some(object) = inner.objects.get(&id) {
-            let stamp = now(object.stamp.load(Ordering::Relaxed));
             object.stamp.store(stamp, Ordering::Relaxed);
         } else if let Some(entry) = inner.packed.get_mut(id) {
-            entry.set_stamp(now(entry.stamp()));
-        } else {
-            now(0);
+            entry.set_stamp(stamp);
         }
     }
 
@@ -452,9 +453,12 @@ impl Inner {
     }
 
     fn is_stale(&self, id: ObjectId, regime: Regime) -> bool {
+        self.stamp(id).is_some_and(|stamp| stamp < regime.stale_before)
+    }
+
+    fn stamp(&self, id: ObjectId) -> Option<Stamp> {
         let file = self.objects.get(&id).map(|object| object.stamp.load(Ordering::Relaxed));
-        let stamp = file.or_else(|| self.packed.get(id).map(Entry::stamp));
-        stamp.is_some_and(|stamp| stamp < regime.stale_before)
+        file.or_else(|| self.packed.get(id).map(Entry::stamp))
     }
 }
 

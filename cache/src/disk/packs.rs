@@ -59,6 +59,9 @@ struct Pack {
     writing: u32,
     /// Bytes beyond its objects that its file took at the start.
     excess_bytes: u64,
+    /// Making it durable has failed: of what is not catalogued nobody knows what is on disk, and a
+    /// later success says nothing of it.
+    has_failed: bool,
 }
 
 /// The right to write one object; given up when dropped.
@@ -124,7 +127,9 @@ impl Packs {
     fn load(&self, pack: u32, (live, live_bytes): (u32, u64), taken_bytes: u64) {
         let excess_bytes = taken_bytes.saturating_sub(live_bytes);
         let space = self.ledger.file(live_bytes + excess_bytes);
-        self.lock().packs.insert(pack, Pack { space, live, writing: 0, excess_bytes });
+        self.lock()
+            .packs
+            .insert(pack, Pack { space, live, writing: 0, excess_bytes, has_failed: false });
     }
 
     /// Adds a pack that the catalogue does not know, whose file takes `taken_bytes`.
@@ -175,6 +180,20 @@ impl Packs {
         self.lock().appended.take_if(|(appended, _)| *appended == pack);
     }
 
+    /// Making `pack` durable has failed: nothing more is appended to it, and nothing more of it may be
+    /// catalogued.
+    pub(crate) fn failed(&self, pack: u32) {
+        self.seal(pack);
+        if let Some(pack) = self.lock().packs.get_mut(&pack) {
+            pack.has_failed = true;
+        }
+    }
+
+    /// Whether making `pack` durable has failed.
+    pub(crate) fn has_failed(&self, pack: u32) -> bool {
+        self.lock().packs.get(&pack).is_some_and(|pack| pack.has_failed)
+    }
+
     /// An object in `pack` is gone.
     pub(crate) fn removed(&self, pack: u32) {
         if let Some(pack) = self.lock().packs.get_mut(&pack) {
@@ -219,7 +238,7 @@ impl Inner {
                 let number = self.next;
                 self.next = self.next.checked_add(1)?;
                 let space = ledger.file(0);
-                let pack = Pack { space, live: 0, writing: 0, excess_bytes: 0 };
+                let pack = Pack { space, live: 0, writing: 0, excess_bytes: 0, has_failed: false };
                 self.packs.insert(number, pack);
                 (number, 0)
             }
